@@ -1,0 +1,87 @@
+"""SQLite files written once, atomically, and then only read, from any number of threads."""
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from clmrc_jax.files import InputError
+
+
+def local_path(path: str | os.PathLike) -> Path:
+    """`path` as a local path. Raises InputError for a bucket, which has no random access."""
+    text = os.fspath(path)
+    if "://" in text:
+        raise InputError(f"{text}: must be on a local disk (random access); copy it there first")
+    return Path(text)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary sibling of `path`; the block fills it and it then becomes `path`.
+
+    On any error the temporary file is removed and `path` stays as it was.
+    """
+    path = local_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # of an earlier, killed process with the same number
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def building(path: str | os.PathLike) -> Iterator[sqlite3.Connection]:
+    """Yields a connection to a new database that becomes `path` when the block succeeds."""
+    with replacing(path) as temporary:
+        connection = sqlite3.connect(temporary, isolation_level=None)
+        try:
+            # Journals guard an existing database; this one is thrown away on any error.
+            connection.execute("PRAGMA journal_mode=OFF")
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute("PRAGMA cache_size=-262144")  # 256 MiB, for the index sorts
+            connection.execute("BEGIN")
+            yield connection
+            if connection.in_transaction:  # the block may have committed already
+                connection.execute("COMMIT")
+        finally:
+            connection.close()
+
+
+class ReadOnlyDatabase:
+    """Queries to a finished database; every thread and every process gets its own connection."""
+
+    def __init__(self, path: str | os.PathLike, what: str):
+        """what: the kind of file, for the message when it is missing ("passage store")."""
+        self.path, self.what = local_path(path), what
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such {what}")
+        self._local = threading.local()
+
+    def __reduce__(self):
+        return (ReadOnlyDatabase, (self.path, self.what))
+
+    def query(self, sql: str, values: Sequence = ()) -> list[tuple]:
+        """All result rows. Raises InputError when the file is not the database it should be."""
+        try:
+            return self._connection().execute(sql, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{self.path}: not a readable {self.what} ({error}); build it again"
+            ) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        # A connection must not cross a fork, so the process id is part of its identity.
+        if getattr(self._local, "process", None) != os.getpid():
+            uri = f"{self.path.resolve().as_uri()}?mode=ro&immutable=1"
+            self._local.connection = sqlite3.connect(uri, uri=True)
+            self._local.process = os.getpid()
+        return self._local.connection

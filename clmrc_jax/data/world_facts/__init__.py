@@ -1,0 +1,1 @@
+"""The embedded corpus: facts of Unicode CLDR as articles, questions and pre-training exercises."""

@@ -1,0 +1,91 @@
+"""The table of evaluation tasks behind `launch/evaluate.py`; a new task is one new row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+
+from clmrc_jax.evaluate import language_id, mkqa, recall, xor
+from clmrc_jax.evaluate.golds import read_golds, read_predictions
+from clmrc_jax.evaluate.scores import Scores
+from clmrc_jax.files import InputError
+
+
+@dataclass(frozen=True)
+class Request:
+    """One evaluation: which mode, which files.
+
+    data: questions (optional for `retrieval`, whose run holds the answers).
+    lang: keep one language (native MKQA records).   top_k: depth of the retrieval metrics.
+    """
+
+    mode: str
+    predictions: str | PathLike
+    data: str | PathLike | None = None
+    lang: str | None = None
+    top_k: int = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table. modes: accepted ones, the default first."""
+
+    help: str
+    modes: tuple[str, ...]
+    score: Callable[[Request], Scores]
+    needs_data: bool = True
+
+
+def evaluate(task: str, request: Request) -> Scores:
+    """Scores one prediction file. Raises InputError for a wrong task, mode or file."""
+    if task not in TASKS:
+        raise InputError(f"unknown task {task!r}; known tasks: {', '.join(TASKS)}")
+    row = TASKS[task]
+    if request.mode not in row.modes:
+        raise InputError(
+            f"task {task} has no mode {request.mode!r}; it has: {', '.join(row.modes)}"
+        )
+    if row.needs_data and request.data is None:
+        raise InputError(f"task {task} needs --data, the file of questions with answers")
+    return row.score(request)
+
+
+def _xor_full(request: Request) -> Scores:
+    golds = read_golds(request.data)
+    return xor.score_xor(golds, read_predictions(request.predictions), request.mode)
+
+
+def _mkqa(request: Request) -> Scores:
+    golds = mkqa.read_mkqa(request.data, request.lang)
+    predictions, _ = mkqa.read_mkqa_predictions(request.predictions)
+    return mkqa.score_mkqa(golds, predictions, request.mode)
+
+
+def _mkqa_official(request: Request) -> Scores:
+    golds = mkqa.read_mkqa(request.data, request.lang)
+    predictions, probabilities = mkqa.read_mkqa_predictions(request.predictions)
+    return mkqa.score_mkqa_official(golds, predictions, probabilities, request.mode)
+
+
+def _retrieval(request: Request) -> Scores:
+    golds = None if request.data is None else read_golds(request.data)
+    rule = {"fixed": "substring", "legacy": "dpr"}[request.mode]
+    return recall.score_retrieval(recall.read_run(request.predictions), golds, request.top_k, rule)
+
+
+def _xor_retrieve(request: Request) -> Scores:
+    return recall.score_token_recall(recall.read_run(request.predictions))
+
+
+def _language(request: Request) -> Scores:
+    golds = read_golds(request.data)
+    return language_id.score_language(golds, read_predictions(request.predictions))
+
+
+TASKS = {
+    "xor_full": Task("XOR-Full F1, EM, BLEU", ("legacy", "fixed", "portable"), _xor_full),
+    "mkqa": Task("MKQA as CORA scores it", ("legacy", "fixed", "portable"), _mkqa),
+    "mkqa_official": Task("MKQA leaderboard metric", ("legacy", "fixed"), _mkqa_official),
+    "retrieval": Task("R^L@k, R^multi@k, language matrix", ("fixed", "legacy"), _retrieval, False),
+    "xor_retrieve": Task("XOR-Retrieve R@2kt, R@5kt", ("legacy",), _xor_retrieve, False),
+    "language": Task("share of answers in the right language", ("fixed",), _language),
+}

@@ -1,0 +1,331 @@
+"""CORA from a question to an answer: algorithm 1 of the paper, top down.
+
+    corpus -> [ round r: train mDPR -> encode -> index -> retrieve -> train mGEN
+                -> mine (not after the last round) -> answer -> evaluate ] -> report
+
+Every stage leaves its files in the workdir and is skipped when the same command runs again.
+"""
+
+import random
+
+import numpy as np
+
+from clmrc_jax import sharding
+from clmrc_jax.evaluate.answer_match import contains_answer
+from clmrc_jax.evaluate.language_id import score_language
+from clmrc_jax.evaluate.normalize import normalized_match
+from clmrc_jax.evaluate.recall import score_retrieval
+from clmrc_jax.evaluate.xor import score_xor
+from clmrc_jax.files import JsonlRows, read_json, read_jsonl, write_json, write_jsonl
+from clmrc_jax.pipelines import corpora, mining, models
+from clmrc_jax.pipelines.settings import CoraSettings, plain
+from clmrc_jax.pipelines.stages import Run
+from clmrc_jax.retrieval.embeddings import EmbeddingStore
+from clmrc_jax.retrieval.index import open_index
+from clmrc_jax.retrieval.runs import read_run, write_run
+
+
+class Cora:
+    """One run: the corpus, both models with their compiled functions, and the rounds."""
+
+    def __init__(self, settings: CoraSettings, run: Run):
+        self.settings, self.run = settings, run
+        self.mesh = sharding.make_mesh(**settings.mesh)
+        self.rules = {**sharding.DEFAULT_RULES, **settings.rules}
+        counts = run.stage(
+            "corpus",
+            plain(settings.corpus),
+            lambda folder: corpora.prepare(settings.corpus, folder),
+        )
+        self.corpus_counts = counts
+        self.corpus = corpora.Corpus.open(run.path("corpus"))
+        self.retriever, self._retriever_params = models.make_retriever(self)
+        self.generator, self._generator_params = models.make_generator(self)
+
+    def train(self) -> None:
+        """All rounds; the paper's T iterations after the initial training are `rounds`."""
+        annotated = self.corpus.rows("annotated")
+        training = annotated
+        for round in range(self.settings.rounds + 1):
+            self.round(round, training)
+            if round < self.settings.rounds:
+                training = self.mine(round, training)
+
+    def round(self, round: int, training) -> None:
+        """Lines 3-5 of algorithm 1, then answering and evaluation of the round's models."""
+        self.train_retriever(round, training)
+        self.encode(round)
+        self.retrieve(round)
+        if self.settings.generate:
+            self.train_generator(round)
+            self.answer(round)
+        self.evaluate(round, len(training))
+
+    # Line 3: theta_mDPR(t) <- Train(theta_mDPR(t-1), B(t))
+    def train_retriever(self, round: int, training) -> None:
+        def work(folder):
+            self._retriever_params = self.retriever.train(
+                self._retriever_params,
+                training,
+                self.corpus.rows("dev"),
+                round=round,
+                seed=self._seed(round, 1),
+                workdir=folder,
+            )
+            models.save_retriever(self, folder / "model", self._retriever_params)
+            return {"rows": len(training)} | _last_metrics(folder / "retriever")
+
+        self._stage(round, "mdpr", work)
+        self._retriever_params = models.load_retriever(self, self._path(round, "mdpr"))
+
+    def encode(self, round: int) -> None:
+        """Embeddings of every passage, and the index over them."""
+
+        def work(folder):
+            embeddings = self.retriever.encode_corpus(
+                self._retriever_params, self.corpus.store, folder / "embeddings"
+            )
+            _, recall = self._open_index(embeddings, folder)
+            return {"passages": len(embeddings), "index_recall": recall}
+
+        self._stage(round, "index", work)
+
+    def _open_index(self, embeddings, folder):
+        i = self.settings.index
+        return open_index(i.kind, embeddings, mesh=self.mesh, folder=folder / i.kind, scann=i.scann)
+
+    # Line 4: P_multi <- mDPR(q, embedding(C_multi))
+    def retrieve(self, round: int) -> None:
+        """The top k passages of every question of every split."""
+
+        def work(folder):
+            source = self._path(round, "index")
+            index, _ = self._open_index(EmbeddingStore(source / "embeddings"), source)
+            counts = {}
+            for split in corpora.SPLITS:
+                questions = self.corpus.questions(split)
+                if not questions:
+                    continue
+                vectors = self.retriever.encode_questions(
+                    self._retriever_params, [(q.question, q.lang) for q in questions]
+                )
+                k = min(self.settings.index.top_k, len(self.corpus.store))
+                scores, rows = index.search(vectors, k)
+                path = folder / f"{split}.jsonl"
+                counts[split] = write_run(path, questions, scores, rows, self.corpus.store)
+            return counts
+
+        self._stage(round, "retrieved", work)
+
+    # Line 5: theta_mGEN(t) <- Train(theta_mGEN(t-1), (q, a, P_multi)), with synthetic answers
+    def train_generator(self, round: int) -> None:
+        def work(folder):
+            rows = JsonlRows(self._path(round, "retrieved") / "train.jsonl")
+            choose = GeneratorRows(self, round)
+            self._generator_params = self.generator.train(
+                self._generator_params,
+                rows,
+                choose,
+                round=round,
+                seed=self._seed(round, 2),
+                workdir=folder,
+                validate=self._generator_validation(round),
+            )
+            models.save_generator(self, folder / "model", self._generator_params)
+            return {"rows": len(rows)} | _last_metrics(folder / "generator")
+
+        self._stage(round, "mgen", work)
+        self._generator_params = models.load_generator(self, self._path(round, "mgen"))
+
+    def _generator_validation(self, round: int):
+        """Exact match of greedy answers to dev questions (spec 4.3)."""
+        path = self._path(round, "retrieved") / "dev.jsonl"
+        count = self.settings.generator.validation_rows
+        if not count or not path.exists():
+            return None
+        rows = list(read_run(path))
+        rows = random.Random(0).sample(rows, min(count, len(rows)))
+
+        def validate(params, step):
+            texts, _, _ = self.generator.answer(
+                params, [_item(row) for row in rows], beams=1, description="validate mGEN"
+            )
+            right = [normalized_match(t, r["answers"], r["lang"]) for t, r in zip(texts, rows)]
+            return {"exact_match": float(np.mean(right))}
+
+        return validate
+
+    # Lines 6-8: language links, labelling by mGEN, B(t+1)
+    def mine(self, round: int, training):
+        """Candidates from retrieval and links, labelled by mGEN; returns the new rows' file."""
+        rules = self.settings.mining
+
+        def work(folder):
+            retrieved = read_run(self._path(round, "retrieved") / "train.jsonl")
+            candidates = list(mining.retrieved_candidates(retrieved, rules))
+            if rules.language_links:
+                candidates += mining.linked_candidates(
+                    self.corpus.rows("annotated"), self.corpus.store, self.corpus.links, rules
+                )
+            predictions, _, _ = self.generator.answer(
+                self._generator_params,
+                [(c.question, c.lang, [c.ctx]) for c in candidates],
+                beams=1,
+                description="label passages with mGEN",
+            )
+            mined = list(mining.mined_rows(candidates, predictions, rules, round))
+            write_jsonl(folder / "mined.jsonl", mined)
+            count = write_jsonl(folder / "training.jsonl", mining.merge(training, mined, rules))
+            labels = [mining.label(c, p, rules) for c, p in zip(candidates, predictions)]
+            return {
+                "candidates": len(candidates),
+                "linked": sum(c.origin == "language_link" for c in candidates),
+                "positives": labels.count(mining.POSITIVE),
+                "mined questions": len(mined),
+                "rows": count,
+            }
+
+        self._stage(round, "mined", work)
+        return JsonlRows(self._path(round, "mined") / "training.jsonl")
+
+    def answer(self, round: int) -> None:
+        """Answers of the evaluation split, with passages and (closed book) without."""
+        split = self.settings.evaluation.split
+
+        def work(folder):
+            rows = list(read_run(self._path(round, "retrieved") / f"{split}.jsonl"))
+            texts, scores, survived = self.generator.answer(
+                self._generator_params, [_item(row) for row in rows]
+            )
+            ids = [row["q_id"] for row in rows]
+            write_json(folder / f"{split}.json", dict(zip(ids, texts)))
+            write_json(folder / f"{split}.scores.json", dict(zip(ids, scores)))
+            if self.settings.evaluation.closed_book:
+                items = [(row["question"], row["lang"], []) for row in rows]
+                closed, _, _ = self.generator.answer(
+                    self._generator_params, items, description="answer closed book"
+                )
+                write_json(folder / f"{split}.closed_book.json", dict(zip(ids, closed)))
+            offered = self.settings.generator_format.passages
+            return {"answers": len(texts), "survived": float(np.mean(survived)), "offered": offered}
+
+        self._stage(round, "answers", work)
+
+    def evaluate(self, round: int, training_rows: int) -> None:
+        """Scores of the round in `metrics.json`, the input of the report."""
+        e = self.settings.evaluation
+
+        def work(folder):
+            golds = self.corpus.questions(e.split)
+            run = read_run(self._path(round, "retrieved") / f"{e.split}.jsonl")
+            retrieval = score_retrieval(run, golds, e.recall_at)
+            metrics = {
+                "round": round,
+                "training_rows": training_rows,
+                "retrieval": {"languages": retrieval.languages, "macro": retrieval.macro},
+                "matrix": retrieval.extras["matrix"],
+                "index_recall": self._counts(round, "index")["index_recall"],
+            }
+            key = f"r_multi@{e.recall_at}"
+            shown = {key: retrieval.macro[key]}
+            if self.settings.generate:
+                metrics |= self._answer_metrics(round, golds)
+                shown["f1"] = metrics["answers"]["macro"]["f1"]
+            write_json(folder / "metrics.json", metrics)
+            return shown
+
+        self._stage(round, "scores", work)
+
+    def _answer_metrics(self, round: int, golds) -> dict:
+        e, folder = self.settings.evaluation, self._path(round, "answers")
+        files = {"answers": f"{e.split}.json", "closed_book": f"{e.split}.closed_book.json"}
+        metrics = {"survived": self._counts(round, "answers")["survived"]}
+        for name, file in files.items():
+            if (folder / file).exists():
+                scores = score_xor(golds, read_json(folder / file), e.scorer)
+                metrics[name] = {"languages": scores.languages, "macro": scores.macro}
+        language = score_language(golds, read_json(folder / files["answers"]))
+        metrics["language_rate"] = {"languages": language.languages, "macro": language.macro}
+        return metrics
+
+    def metrics(self) -> list[dict]:
+        """Scores of all finished rounds, mining counts included."""
+        found = []
+        for round in range(self.settings.rounds + 1):
+            path = self._path(round, "scores") / "metrics.json"
+            if path.exists():
+                mined = self._path(round, "mined") / "stage.json"
+                counts = read_json(mined)["counts"] if mined.exists() else {}
+                found.append(read_json(path) | {"mining": counts})
+        return found
+
+    def parameters(self) -> dict[str, dict]:
+        """The models' parameters as they are now, by model."""
+        both = {"retriever": self._retriever_params, "generator": self._generator_params}
+        return {name: params for name, params in both.items() if params is not None}
+
+    def _path(self, round: int, stage: str):
+        return self.run.path(f"round_{round}", stage)
+
+    def _counts(self, round: int, stage: str) -> dict:
+        return read_json(self._path(round, stage) / "stage.json")["counts"]
+
+    def _stage(self, round: int, stage: str, work) -> dict:
+        settings = plain(self.settings)
+        settings.pop("name")
+        return self.run.stage(f"round_{round}/{stage}", {"round": round} | settings, work)
+
+    def _seed(self, round: int, purpose: int) -> int:
+        return self.settings.seed * 1000 + round * 10 + purpose
+
+
+def _item(row: dict) -> tuple[str, str, list[dict]]:
+    return row["question"], row["lang"], row["ctxs"]
+
+
+def _last_metrics(folder) -> dict:
+    """What the last line of a training's log says: loss and validation."""
+    lines = [row for _, row in read_jsonl(folder / "metrics.jsonl")]
+    merged = {key: value for line in lines[-2:] for key, value in line.items()}
+    kept = ("loss", "nll", "average_rank", "exact_match", "examples_per_second", "padding_waste")
+    return {key: merged[key] for key in kept if isinstance(merged.get(key), float)}
+
+
+class GeneratorRows:
+    """Which source and target a training question gives in an epoch (spec 4.2, CORA footnote 2)."""
+
+    def __init__(self, cora: Cora, round: int):
+        self.round, self.training = round, cora.settings.generator
+        self.top = cora.settings.generator_format.passages
+        self.links, self.rules = cora.corpus.links, cora.settings.mining
+        self.languages = cora.settings.synthetic_languages
+
+    def __call__(self, row: dict, rng: np.random.Generator, epoch: int):
+        """returns: question, language tag, passages (shuffled), answer"""
+        lang, answer = row.get("answer_lang") or row["lang"], row["answers"][0]
+        ctxs = self.passages(row, rng)
+        started = self.round > 0 or epoch >= self.training.synthetic_after_epoch
+        if started and lang == "en" and rng.random() < self.training.synthetic_share:
+            lang, answer = self.synthetic(answer, rng)
+        return row["question"], lang, ctxs, answer
+
+    def passages(self, row: dict, rng) -> list[dict]:
+        """At most `answer_passages` with an answer string, filled up in rank order, shuffled."""
+        answering, others = [], []
+        for ctx in row["ctxs"]:
+            text = f"{ctx['title']} {ctx['text']}"
+            hit = contains_answer(row["answers"], text, row["lang"])
+            (answering if hit else others).append(ctx)
+        limit = min(self.training.answer_passages, self.top)
+        kept = [answering[i] for i in rng.permutation(len(answering))[:limit]]
+        kept += others[: self.top - len(kept)]
+        return [kept[i] for i in rng.permutation(len(kept))]
+
+    def synthetic(self, answer: str, rng) -> tuple[str, str]:
+        """The English answer in a random language that links can translate it to."""
+        for i in rng.permutation(len(self.languages)):
+            lang = self.languages[i]
+            translated = mining.translate_answer(self.links, self.rules, answer, lang)
+            if translated is not None:
+                return lang, translated
+        return "en", answer

@@ -1,0 +1,176 @@
+"""The corpus stage: whatever the source, it leaves the same files for the rounds.
+
+passages.array_record (+ side files)   the passage store
+links.sqlite                           language links (may be empty)
+annotated.jsonl, dev.jsonl             DPR rows: B(1) of algorithm 1, and for validation
+questions.{train,dev,test}.jsonl       id, question, lang, answers
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterable
+
+from etils import epath
+
+from clmrc_jax.data import language_links, passages, qa_examples, squad_corpus
+from clmrc_jax.data.world_facts import corpus as world_facts
+from clmrc_jax.files import InputError, JsonlRows, write_jsonl
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSettings:
+    """Where passages and questions come from.
+
+    kind: "world_facts" (embedded), "squads" (SQuAD-style files), "files" (prepared files).
+    size: of world facts: "smoke", "demo" or "full".
+    squads: (path, language) pairs; train_share of their articles train, the rest is the test;
+        a tenth of the training questions validates. split_by: "hash" or "first".
+    passages, train, dev, test, annotated, links: files of kind "files": passages JSONL/TSV,
+        questions JSONL, DPR rows, link rows {id, titles}; dev, test and links may be "".
+    max_questions: most questions per split and language (a seeded sample); 0 for all.
+    """
+
+    kind: str = "world_facts"
+    size: str = "demo"
+    squads: tuple = ()
+    train_share: float = 2 / 3
+    split_by: str = "hash"
+    passages: str = ""
+    train: str = ""
+    dev: str = ""
+    test: str = ""
+    annotated: str = ""
+    links: str = ""
+    max_questions: int = 0
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.kind not in _BUILDERS:
+            raise InputError(f"corpus.kind {self.kind!r}: choose one of {', '.join(_BUILDERS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The prepared files, opened; nothing that scales is in memory."""
+
+    folder: epath.Path
+    store: passages.PassageStore
+    links: language_links.LanguageLinks
+
+    @classmethod
+    def open(cls, folder) -> "Corpus":
+        """Opens what `prepare` has written."""
+        folder = epath.Path(folder)
+        return cls(
+            folder,
+            passages.PassageStore(folder),
+            language_links.LanguageLinks(folder / "links.sqlite"),
+        )
+
+    def questions(self, split: str) -> list[qa_examples.Question]:
+        """Questions of a split."""
+        return list(qa_examples.read_questions(self.folder / f"questions.{split}.jsonl"))
+
+    def rows(self, name: str) -> JsonlRows:
+        """DPR rows `annotated` or `dev`, read at random."""
+        return JsonlRows(self.folder / f"{name}.jsonl")
+
+    def linked_article(self, ctx: dict) -> str:
+        """Name of a passage's article, equal for articles linked across languages."""
+        entity = self.links.entity(ctx["lang"], ctx["title"]) if ctx["title"] else None
+        return entity or ctx.get("article_id") or ""
+
+
+def prepare(settings: CorpusSettings, folder: epath.Path) -> dict:
+    """Writes the corpus files; returns their counts. Raises InputError for an empty corpus."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = _BUILDERS[settings.kind](settings)
+    counts = {"passages": passages.write_passage_store(folder, source["passages"])}
+    if not counts["passages"]:
+        raise InputError("the corpus has no passage: check corpus.passages in the config")
+    language_links.build_language_links(folder / "links.sqlite", source["links"])
+    for name in ("annotated", "dev"):
+        counts[name] = write_jsonl(folder / f"{name}.jsonl", source[name])
+    for split in SPLITS:
+        kept = _sample(source["questions"][split], settings)
+        path = folder / f"questions.{split}.jsonl"
+        counts[f"{split} questions"] = qa_examples.write_questions(path, kept)
+    if not counts["annotated"]:
+        raise InputError("no annotated training row: mDPR needs questions with a gold passage")
+    store = passages.PassageStore(folder)
+    return counts | {"languages": store.language_counts()}
+
+
+def _sample(questions: Iterable, settings: CorpusSettings) -> list:
+    questions = list(questions)
+    if not settings.max_questions:
+        return questions
+    by_language: dict[str, list[int]] = {}
+    for i, question in enumerate(questions):
+        by_language.setdefault(question.lang, []).append(i)
+    rng = random.Random(settings.seed)
+    kept = set()
+    for rows in by_language.values():
+        kept.update(rng.sample(rows, min(len(rows), settings.max_questions)))
+    return [question for i, question in enumerate(questions) if i in kept]
+
+
+def _world_facts(settings: CorpusSettings) -> dict:
+    world = world_facts.load_world_facts(settings.size)
+    return {
+        "passages": world_facts.passages(world),
+        "links": world_facts.language_link_rows(world),
+        "annotated": world_facts.annotated_rows(world, "train"),
+        "dev": world_facts.annotated_rows(world, "dev"),
+        "questions": {split: world_facts.questions(world, split) for split in SPLITS},
+    }
+
+
+def _squads(settings: CorpusSettings) -> dict:
+    if not settings.squads:
+        raise InputError(
+            "corpus.squads is empty: give --config.corpus.squads=\"(('FILE.json', 'en'), ...)\""
+        )
+    everything = squad_corpus.read_squads(settings.squads)
+    train, test = everything.split(settings.train_share, settings.split_by)
+    rows = [qa_examples.dpr_row(example) for example in train.examples()]
+    random.Random(settings.seed).shuffle(rows)
+    held_out = len(rows) // 10
+    dev_ids = {row["q_id"] for row in rows[:held_out]}
+    return {
+        "passages": everything.passages,
+        "links": (),
+        "annotated": rows[held_out:],
+        "dev": rows[:held_out],
+        "questions": {
+            "train": [q for q in train.questions if q.id not in dev_ids],
+            "dev": [q for q in train.questions if q.id in dev_ids],
+            "test": test.questions,
+        },
+    }
+
+
+def _files(settings: CorpusSettings) -> dict:
+    for name in ("passages", "train", "annotated"):
+        if not getattr(settings, name):
+            raise InputError(f"corpus.{name} is empty: kind 'files' needs the path of that file")
+
+    def questions(path: str) -> list:
+        return list(qa_examples.read_questions(path)) if path else []
+
+    return {
+        "passages": passages.read_passages(settings.passages),
+        "links": language_links.read_link_rows(settings.links) if settings.links else (),
+        "annotated": map(qa_examples.dpr_row, qa_examples.read_dpr(settings.annotated)),
+        "dev": (),
+        "questions": {split: questions(getattr(settings, split)) for split in SPLITS},
+    }
+
+
+_BUILDERS: dict[str, Callable[[CorpusSettings], dict]] = {
+    "world_facts": _world_facts,
+    "squads": _squads,
+    "files": _files,
+}

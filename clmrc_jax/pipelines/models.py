@@ -1,0 +1,220 @@
+"""Builds, saves and loads the two models of a run, as Hugging Face folders."""
+
+import dataclasses
+import io
+from importlib import resources
+
+import jax
+from etils import epath
+
+from clmrc_jax import sharding
+from clmrc_jax.data.tokenization import SENTENCEPIECE_FILES, load_tokenizer
+from clmrc_jax.files import InputError
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.biencoder import PARAM_AXES as RETRIEVER_AXES
+from clmrc_jax.models.biencoder import BiEncoderConfig
+from clmrc_jax.models.mt5 import PARAM_AXES as GENERATOR_AXES
+from clmrc_jax.models.mt5 import Mt5Config
+from clmrc_jax.pipelines.generator import Generator
+from clmrc_jax.pipelines.retriever import Retriever
+from clmrc_jax.pipelines.settings import ModelSource
+from clmrc_jax.train import pretrained
+
+PROJECTION = "projection.safetensors"  # of a tower, beside the weights of its BERT
+BUILTIN = {"bert": "mbert", "mt5": "mt5"}
+
+
+def builtin_folder(kind: str) -> str:
+    """Folder of a tiny pretrained model that ships with the package: "bert" or "mt5"."""
+    folder = resources.files("clmrc_jax") / "pretrained" / BUILTIN[kind]
+    if not folder.is_dir():
+        raise InputError(f"{folder}: the package was installed without its pretrained models")
+    return str(folder)
+
+
+def source_folder(source: ModelSource, kind: str) -> str:
+    """Folder or hub id of the weights; "" for random ones."""
+    return builtin_folder(kind) if source.pretrained == "builtin" else source.pretrained
+
+
+def tokenizer_folder(source: ModelSource, kind: str, cora) -> str:
+    """Where the tokenizer lies; a vocabulary is trained on the corpus when none is given."""
+    folder = source.tokenizer or source_folder(source, kind)
+    if folder:
+        return folder
+
+    def work(folder):
+        texts = _corpus_texts(cora.corpus)
+        return {"pieces": train_vocabulary(texts, folder, vocab_size=source.vocabulary)}
+
+    settings = {"corpus": dataclasses.asdict(cora.settings.corpus), "size": source.vocabulary}
+    cora.run.stage(f"vocabulary_{source.vocabulary}", settings, work)
+    return str(cora.run.path(f"vocabulary_{source.vocabulary}"))
+
+
+def _corpus_texts(corpus):
+    for passage in corpus.store:
+        yield f"{passage.title} {passage.text}"
+    for question in corpus.questions("train"):
+        yield question.question
+        yield from question.answers
+
+
+def train_vocabulary(texts, folder, *, vocab_size: int, sentinels: int = 16, seed: int = 0) -> int:
+    """Trains a SentencePiece unigram vocabulary laid out like mT5's (pad 0, eos 1, unk 2).
+
+    texts: iterable of strings. Writes `spiece.model` into `folder`; returns the piece count.
+    """
+    import sentencepiece
+
+    sentencepiece.set_random_generator_seed(seed)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            character_coverage=0.9995,
+            byte_fallback=True,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=3,
+            user_defined_symbols=["<mask>"] + [f"<extra_id_{i}>" for i in range(sentinels)],
+            num_threads=1,  # fixes the order of floating-point sums, and so the vocabulary
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"the corpus cannot give a vocabulary of {vocab_size} pieces: {error}"
+        ) from error
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SENTENCEPIECE_FILES[0]).write_bytes(model.getvalue())
+    return vocab_size
+
+
+def make_retriever(cora) -> tuple[Retriever, dict]:
+    """The retriever of a run and its first parameters."""
+    s = cora.settings
+    source = s.retriever_model
+    folder = source_folder(source, "bert")
+    tokenizer = tokenizer_folder(source, "bert", cora)
+    if folder:
+        config, weights = pretrained.load_bert(folder, **source.sizes)
+    else:
+        vocabulary = {"vocab_size": load_tokenizer(tokenizer).vocab_size}
+        config, weights = BertConfig(**vocabulary | source.sizes), None
+    model = BiEncoderConfig(bert=config, **s.retriever_head)
+    _check_lengths(config, s.retriever_format)
+    retriever = Retriever(
+        model,
+        s.retriever,
+        s.retriever_optimizer,
+        s.retriever_format,
+        tokenizer,
+        cora.mesh,
+        cora.rules,
+        cora.corpus.linked_article,
+    )
+    params = retriever.init(s.seed, weights)
+    return retriever, _placed(cora, params, RETRIEVER_AXES)
+
+
+def _check_lengths(config: BertConfig, format) -> None:
+    for name in ("question_buckets", "passage_buckets"):
+        longest = getattr(format, name)[-1]
+        if longest > config.max_position_embeddings:
+            raise InputError(
+                f"retriever_format.{name} goes to {longest} tokens, but the encoder has "
+                f"{config.max_position_embeddings} positions; shorten the buckets"
+            )
+
+
+def make_generator(cora) -> tuple[Generator | None, dict | None]:
+    """The generator of a run and its first parameters; None when the run only retrieves."""
+    s = cora.settings
+    if not s.generate:
+        return None, None
+    source = s.generator_model
+    folder = source_folder(source, "mt5")
+    tokenizer = tokenizer_folder(source, "mt5", cora)
+    if folder:
+        config, weights = pretrained.load_mt5(folder, **source.sizes)
+    else:
+        vocabulary = {"vocab_size": load_tokenizer(tokenizer).vocab_size}
+        config, weights = Mt5Config(**vocabulary | source.sizes), None
+        cora.run.say(
+            "mGEN starts from RANDOM weights: give generator_model.pretrained for real answers"
+        )
+    generator = Generator(
+        config,
+        s.generator,
+        s.generator_optimizer,
+        s.generator_format,
+        tokenizer,
+        cora.mesh,
+        cora.rules,
+    )
+    params = generator.init(s.seed) if weights is None else weights
+    return generator, _placed(cora, params, GENERATOR_AXES)
+
+
+def _placed(cora, params, axes):
+    """Parameters on the mesh, each in its place."""
+    shardings = sharding.param_shardings(cora.mesh, params, axes, cora.rules)
+    return jax.device_put(params, shardings)
+
+
+def save_retriever(cora, folder, params) -> None:
+    """Each tower as a Hugging Face `BertModel` folder (`shared`, or `question` and `passage`)."""
+    host = jax.device_get(params)
+    for name, tower in host.items():
+        files = _tokenizer_files(cora.retriever.tokenizer_folder)
+        pretrained.save_bert(folder / name, cora.retriever.model.bert, tower["bert"], files)
+        if "projection" in tower:
+            _save_projection(folder / name, tower["projection"])
+
+
+def load_retriever(cora, folder) -> dict:
+    """Reads what `save_retriever` wrote in `folder`/model."""
+    model = cora.retriever.model
+    params = {}
+    for name in ("shared",) if model.tied else ("question", "passage"):
+        path = folder / "model" / name
+        _, weights = pretrained.load_bert(path, **cora.settings.retriever_model.sizes)
+        params[name] = {"bert": weights}
+        if model.projection:
+            params[name]["projection"] = _load_projection(path)
+    return _placed(cora, params, RETRIEVER_AXES)
+
+
+def _save_projection(folder, projection: dict) -> None:
+    from safetensors.flax import save
+
+    (folder / PROJECTION).write_bytes(save(projection))
+
+
+def _load_projection(folder) -> dict:
+    from safetensors.flax import load
+
+    return load((folder / PROJECTION).read_bytes())
+
+
+def save_generator(cora, folder, params) -> None:
+    """A Hugging Face `MT5ForConditionalGeneration` folder."""
+    files = _tokenizer_files(cora.generator.tokenizer_folder)
+    pretrained.save_mt5(folder, cora.generator.model, jax.device_get(params), files)
+
+
+def load_generator(cora, folder) -> dict:
+    """Reads what `save_generator` wrote in `folder`/model."""
+    _, weights = pretrained.load_mt5(folder / "model", **cora.settings.generator_model.sizes)
+    return _placed(cora, weights, GENERATOR_AXES)
+
+
+def _tokenizer_files(folder_or_id: str) -> list:
+    folder = pretrained.resolve_folder(folder_or_id)
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+    return [folder / n for n in (*names, *SENTENCEPIECE_FILES) if (folder / n).exists()]

@@ -1,0 +1,200 @@
+"""Pretrains the tiny multilingual BERT and mT5 that the demo starts from.
+
+mBERT and mT5 have read the text of a hundred languages; their tiny stand-ins read templated
+statements and name lists in 26 languages (masking, span corruption) and learn to find and to
+read on exercises over INVENTED facts: real names in random pairings (a true pairing is never
+shown) and made-up names. Nothing of the world-facts questions can so be memorised.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from clmrc_jax.data.corruption import corrupt_spans, mask_tokens
+from clmrc_jax.data.generator_features import (
+    GeneratorFormat,
+    encode_sources,
+    encode_targets,
+    pad_sources,
+)
+from clmrc_jax.data.pipeline import make_dataset, pad_to_bucket
+from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches
+from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.models import bert, biencoder, mt5
+from clmrc_jax.train import objectives
+from clmrc_jax.train.loop import Trainer
+from clmrc_jax.train.optimizer import OptimizerConfig
+
+MASKED_LM_AXES = tuple((rf"bert/{path}", axes) for path, axes in bert.PARAM_AXES) + (
+    (r"head/dense/kernel", ("embed", None)),
+    (r"head/dense/bias", (None,)),
+    (r"head/LayerNorm/(scale|bias)", (None,)),
+    (r"head/bias", ("vocab",)),
+)
+
+
+def encoder_transform(
+    tokenizer, exercises, format: RetrieverFormat, *, contexts: int, predictions: int
+):
+    """Batches of retrieval exercises, with half as many texts to be unmasked beside them."""
+    contrastive = contrastive_batches(tokenizer, format, hard_negatives=contexts - 1)
+    buckets = format.passage_buckets
+
+    def transform(indices, rng, epoch):
+        texts = [exercises.statement(i)[1] for i in indices[: len(indices) // 2]]
+        packed = tokenizer.pack(texts, max_length=buckets[-1])
+        masked = [mask_tokens(x, rng, tokenizer.ids, tokenizer.vocab_size) for x in packed]
+        ids, mask = pad_to_bucket([m[0] for m in masked], buckets, tokenizer.ids.pad)
+        positions, weights = pad_to_bucket([m[1] for m in masked], (predictions,), 0)
+        labels, _ = pad_to_bucket([m[2] for m in masked], (predictions,), 0)
+        rows = [dpr_row(exercises.reading(i, passages=contexts)) for i in indices]
+        return contrastive(rows, rng, epoch) | {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "masked_positions": positions,
+            "masked_labels": labels,
+            "masked_weights": weights,
+        }
+
+    return transform
+
+
+def dpr_row(exercise: dict) -> dict:
+    """A reading exercise as a DPR row."""
+    return {
+        "q_id": None,
+        "question": exercise["question"],
+        "lang": exercise["lang"],
+        "positive_ctxs": [dataclasses.asdict(exercise["positive"])],
+        "hard_negative_ctxs": [dataclasses.asdict(p) for p in exercise["negatives"]],
+    }
+
+
+def generator_transform(tokenizer, exercises, format: GeneratorFormat, *, corrupted_share: float):
+    """Batches of reading exercises with 1 to `format.passages` passages, or of span corruption.
+
+    A batch is of one kind, so that its sources are of similar length and little is padding; short
+    ones are more frequent (share ~ passages ** -1.5), being cheap and teaching as much.
+    """
+    counts = np.arange(1, format.passages + 1)
+    shares = counts**-1.5 / np.sum(counts**-1.5)
+
+    def corrupted(indices, rng):
+        ids = tokenizer.encode_batch([exercises.statement(i)[1] for i in indices])
+        limit = format.source_length - 1
+        pairs = [corrupt_spans(x[:limit], rng, tokenizer.ids, share=0.25) for x in ids]
+        return [p[0] for p in pairs], [p[1][: format.target_length] for p in pairs]
+
+    def reading(indices, rng):
+        count = int(rng.choice(counts, p=shares))
+        items, answers = [], []
+        for index in indices:
+            item = exercises.reading(index, passages=count)
+            ctxs = [dataclasses.asdict(p) for p in (item["positive"], *item["negatives"])]
+            shuffled = [ctxs[i] for i in rng.permutation(count)]
+            items.append((item["question"], item["lang"], shuffled))
+            answers.append(item["answer"])
+        sources, _ = encode_sources(tokenizer, format, items)
+        return sources, encode_targets(tokenizer, format, answers)
+
+    def transform(indices, rng, epoch):
+        make = corrupted if rng.random() < corrupted_share else reading
+        sources, targets = make(indices, rng)
+        tokens, mask = pad_sources(format, sources, tokenizer.ids.pad)
+        target_tokens, target_mask = pad_to_bucket(
+            targets, (format.target_length,), tokenizer.ids.pad
+        )
+        return {
+            "encoder_input_tokens": tokens,
+            "encoder_mask": mask,
+            "decoder_target_tokens": target_tokens,
+            "decoder_mask": target_mask,
+        }
+
+    return transform
+
+
+def encoder_objective(config: biencoder.BiEncoderConfig):
+    """Masked language model and contrastive exercises, added with equal weight."""
+    masked_lm = objectives.masked_lm_objective(config.bert)
+    contrastive = objectives.contrastive_objective(config, mask_articles=False)
+
+    def loss_fn(params, batch, key):
+        keys = (None, None) if key is None else jax.random.split(key)
+        mlm_loss, mlm = masked_lm(params, batch, keys[0])
+        loss, metrics = contrastive({"shared": {"bert": params["bert"]}}, batch, keys[1])
+        extra = {"masked_loss": mlm_loss, "masked_accuracy": mlm["accuracy"]}
+        return loss + mlm_loss, metrics | extra
+
+    return loss_fn
+
+
+def vocabulary_texts(exercises, count: int):
+    """Texts the vocabulary is trained on: statements, exercises in mGEN's format, names."""
+    format = GeneratorFormat(passages=1)
+    for i in range(count):
+        yield exercises.statement(i)[1]
+        if i % 3 == 0:
+            item = exercises.reading(i, passages=1)
+            ctxs = [dataclasses.asdict(item["positive"])]
+            yield " ".join(format.parts(item["question"], item["lang"], ctxs))
+    for entity in exercises.world.entities.values():
+        yield from entity.names.values()
+
+
+def pretrain_encoder(config, exercises, tokenizer_folder: str, workdir, mesh):
+    """Trains the tiny BERT; returns (BertConfig, parameters). config: see configs/pretrain.py."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    model = bert.BertConfig(vocab_size=tokenizer.vocab_size, **config.bert)
+    format = RetrieverFormat(
+        question_buckets=tuple(config.question_buckets),
+        passage_buckets=tuple(config.passage_buckets),
+    )
+    transform = encoder_transform(
+        tokenizer, exercises, format, contexts=config.contexts, predictions=config.predictions
+    )
+    keys = jax.random.split(jax.random.key(config.seed))
+    params = {"bert": bert.init(model, keys[0]), "head": bert.init_masked_lm_head(model, keys[1])}
+    objective = encoder_objective(biencoder.BiEncoderConfig(bert=model, tied=True))
+    result = _fit(config, objective, MASKED_LM_AXES, params, transform, workdir, "encoder", mesh)
+    return model, result.params["bert"]
+
+
+def pretrain_generator(config, exercises, tokenizer_folder: str, workdir, mesh):
+    """Trains the tiny mT5; returns (Mt5Config, parameters). config: see configs/pretrain.py."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    model = mt5.Mt5Config(vocab_size=tokenizer.vocab_size, **config.mt5)
+    format = GeneratorFormat(
+        passages=config.passages,
+        source_buckets=tuple(config.source_buckets),
+        target_length=config.target_length,
+    )
+    transform = generator_transform(
+        tokenizer, exercises, format, corrupted_share=config.corrupted_share
+    )
+    params = mt5.init(model, jax.random.key(config.seed))
+    objective = objectives.seq2seq_objective(model)
+    result = _fit(config, objective, mt5.PARAM_AXES, params, transform, workdir, "generator", mesh)
+    return model, result.params
+
+
+def _fit(config, objective, axes, params, transform, workdir, name, mesh):
+    data = make_dataset(
+        range(config.examples),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        transform=transform,
+        shuffle=False,
+    )
+    trainer = Trainer(objective, OptimizerConfig(**config.optimizer), mesh, axes)
+    return trainer.fit(
+        params,
+        data,
+        steps=config.steps,
+        seed=config.seed,
+        workdir=workdir,
+        name=name,
+        log_every=config.log_every,
+        save_every=config.save_every,
+    )

@@ -1,0 +1,237 @@
+"""mDPR as one object: train, encode the corpus, search. Its compiled functions serve all rounds."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import numpy as np
+
+from clmrc_jax.data.pipeline import make_dataset
+from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches
+from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.models import bert, biencoder
+from clmrc_jax.models.biencoder import BiEncoderConfig
+from clmrc_jax.retrieval.batches import BatchPlan
+from clmrc_jax.retrieval.embeddings import fingerprint_of
+from clmrc_jax.retrieval.encode import encode_corpus, encode_questions
+from clmrc_jax.train.loop import Trainer
+from clmrc_jax.train.objectives import contrastive_loss, contrastive_objective, contrastive_scores
+from clmrc_jax.train.optimizer import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrieverTraining:
+    """How mDPR is trained; the rest of the settings is in `BiEncoderConfig` and `OptimizerConfig`.
+
+    steps: updates of each round; the last entry serves all later rounds.
+    batch_size: questions of the global batch.   hard_negatives: per question.
+    english_first: share of round 0's steps spent on English questions alone (CORA section 3:
+        Natural Questions first, then XOR-TyDi and TyDi QA).
+    positives, mask_duplicates, mask_articles, temperature, chunk_size, freeze_passages: see
+        `contrastive_batches` and `contrastive_objective`.
+    validation_rows: dev questions for the NLL and the average rank; 0 skips validation.
+    """
+
+    steps: tuple[int, ...] = (18400, 4600, 4600)
+    batch_size: int = 128
+    hard_negatives: int = 1
+    english_first: float = 0.0
+    positives: str = "uniform"
+    mask_duplicates: bool = True
+    mask_articles: bool = True
+    temperature: float = 1.0
+    chunk_size: int = 0
+    freeze_passages: bool = False
+    accumulate: int = 1
+    validation_rows: int = 256
+    save_every: int = 500
+    log_every: int = 50
+    encode_batch: int = 64
+    embeddings: str = "float16"
+    shard_rows: int = 1 << 18
+    tokenizer_workers: int = 0
+
+    def steps_of(self, round: int) -> int:
+        """Updates in a round."""
+        return self.steps[min(round, len(self.steps) - 1)]
+
+
+class Retriever:
+    """The bi-encoder, its tokenizer and format, and the functions compiled for them."""
+
+    def __init__(
+        self,
+        model: BiEncoderConfig,
+        training: RetrieverTraining,
+        optimizer: OptimizerConfig,
+        format: RetrieverFormat,
+        tokenizer_folder: str,
+        mesh: jax.sharding.Mesh,
+        rules: dict,
+        article_key: Callable[[dict], str] | None = None,
+    ):
+        self.model, self.training, self.format, self.mesh = model, training, format, mesh
+        self.tokenizer_folder = tokenizer_folder
+        self.tokenizer = load_tokenizer(tokenizer_folder)
+        self._article_key = article_key
+        masks = {
+            "mask_duplicates": training.mask_duplicates,
+            "mask_articles": training.mask_articles,
+        }
+        objective = contrastive_objective(
+            model,
+            temperature=training.temperature,
+            chunk_size=training.chunk_size,
+            freeze_passages=training.freeze_passages,
+            **masks,
+        )
+        self.trainer = Trainer(
+            objective, optimizer, mesh, biencoder.PARAM_AXES, rules, training.accumulate
+        )
+        self._encode_questions = jax.jit(
+            lambda params, ids, mask: biencoder.encode_questions(model, params, ids, mask)
+        )
+        self._encode_passages = jax.jit(
+            lambda params, ids, mask: biencoder.encode_passages(model, params, ids, mask)
+        )
+        self._scores = jax.jit(
+            lambda q, p, batch: contrastive_scores(q / training.temperature, p, batch, **masks)
+        )
+
+    def init(self, seed: int, pretrained=None):
+        """First parameters; both towers start from `pretrained` BERT parameters if given."""
+        return biencoder.init(self.model, jax.random.key(seed), pretrained)
+
+    def train(
+        self, params, rows: Sequence[dict], dev: Sequence[dict], *, round: int, seed: int, workdir
+    ):
+        """One round of training from `params`; continues where it was killed. Returns params.
+
+        rows, dev: DPR rows. In round 0 the first `english_first` share of the steps sees the
+        English rows alone.
+        """
+        steps = self.training.steps_of(round)
+        english = [row for row in rows if row["lang"] == "en"]
+        first = int(steps * self.training.english_first) if round == 0 and english else 0
+        if first:
+            params = self._fit(params, english, dev, first, seed, workdir, "retriever_english")
+        return self._fit(params, rows, dev, steps - first, seed + 1, workdir, "retriever")
+
+    def _fit(self, params, rows, dev, steps, seed, workdir, name):
+        t = self.training
+        transform = contrastive_batches(
+            self.tokenizer,
+            self.format,
+            hard_negatives=t.hard_negatives,
+            positives=t.positives,
+            article_key=self._article_key,
+        )
+        data = make_dataset(
+            rows,
+            batch_size=t.batch_size,
+            seed=seed,
+            transform=transform,
+            host_index=jax.process_index(),
+            host_count=jax.process_count(),
+        )
+        validation = [dev[i] for i in range(min(len(dev), t.validation_rows))]
+        result = self.trainer.fit(
+            params,
+            data,
+            steps=steps,
+            seed=seed,
+            workdir=workdir,
+            name=name,
+            log_every=t.log_every,
+            save_every=t.save_every,
+            validate=(lambda p, step: self.validate(p, validation)) if validation else None,
+            flops_per_batch=self.flops_per_batch(),
+        )
+        return result.params
+
+    def flops_per_batch(self) -> float:
+        """Model floating-point operations of one update at full lengths (3 passes of 2 towers)."""
+        t, lengths = (
+            self.training,
+            (self.format.question_buckets[-1], self.format.passage_buckets[-1]),
+        )
+        questions = bert.forward_flops(self.model.bert, t.batch_size, lengths[0])
+        contexts = t.batch_size * (1 + t.hard_negatives)
+        return 3 * (questions + bert.forward_flops(self.model.bert, contexts, lengths[1]))
+
+    def validate(self, params, rows: Sequence[dict]) -> dict[str, float]:
+        """NLL, accuracy and average rank (0-based) of the first positive among all contexts.
+
+        All questions are ranked against all contexts of `rows`, whatever the number of devices
+        (the reference ranks per device, so that its value depends on their number).
+        """
+        transform = contrastive_batches(
+            self.tokenizer,
+            self.format,
+            hard_negatives=self.training.hard_negatives,
+            positives="first",
+            article_key=self._article_key,
+        )
+        batch = transform(list(rows), np.random.default_rng(0), 0)
+        shape = batch["passage_ids"].shape
+        questions = self.encode_question_ids(params, _ragged(batch, "question"))
+        passages = self._encode_ids(
+            self._encode_passages, params, _ragged(batch, "passage"), self.format.passage_buckets
+        )
+        scores = self._scores(questions, passages.reshape(*shape[:2], -1), batch)
+        loss, metrics = contrastive_loss(scores, shape[1])
+        return {"nll": float(loss)} | {k: float(v) for k, v in metrics.items() if k != "weight"}
+
+    def encode_corpus(self, params, store, folder):
+        """Embeddings of every passage, in resumable shards; returns the EmbeddingStore."""
+        t = self.training
+        return encode_corpus(
+            lambda ids, mask: self._encode_passages(params, ids, mask),
+            store,
+            PassageTokenizer(self.tokenizer_folder, self.format),
+            folder,
+            plan=self._plan(self.format.passage_buckets),
+            fingerprint=fingerprint_of(params, model=self.model, format=self.format),
+            dtype=t.embeddings,
+            shard_rows=t.shard_rows,
+            normalized=self.model.normalize,
+            workers=t.tokenizer_workers,
+            mesh=self.mesh,
+        )
+
+    def encode_questions(self, params, questions: Iterable[tuple[str, str]]) -> np.ndarray:
+        """(question, lang) pairs -> float32 [questions, embedding_size]."""
+        return self.encode_question_ids(
+            params, self.format.questions(self.tokenizer, list(questions))
+        )
+
+    def encode_question_ids(self, params, ids) -> np.ndarray:
+        """Tokenised questions -> float32 [questions, embedding_size]."""
+        return self._encode_ids(self._encode_questions, params, ids, self.format.question_buckets)
+
+    def _encode_ids(self, encoder, params, ids, buckets):
+        return encode_questions(
+            lambda i, mask: encoder(params, i, mask), ids, plan=self._plan(buckets), mesh=self.mesh
+        )
+
+    def _plan(self, buckets) -> BatchPlan:
+        return BatchPlan(self.training.encode_batch, buckets, multiple=self.mesh.shape["data"])
+
+
+def _ragged(batch, side: str) -> list[list[int]]:
+    ids, mask = (
+        batch[f"{side}_{x}"].reshape(-1, batch[f"{side}_{x}"].shape[-1]) for x in ("ids", "mask")
+    )
+    return [row[keep].tolist() for row, keep in zip(ids, mask)]
+
+
+@dataclasses.dataclass(frozen=True)
+class PassageTokenizer:
+    """Passages -> token ids; a specification that pickles and loads its tokenizer on first use."""
+
+    tokenizer_folder: str
+    format: RetrieverFormat
+
+    def __call__(self, passages) -> list[list[int]]:
+        tokenizer = load_tokenizer(self.tokenizer_folder)
+        return self.format.passages(tokenizer, [(p.title, p.text) for p in passages])

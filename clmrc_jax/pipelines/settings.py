@@ -1,0 +1,126 @@
+"""The edge where an ml-collections config becomes frozen dataclasses, every key checked."""
+
+import dataclasses
+from typing import TypeVar
+
+from clmrc_jax.data.generator_features import GeneratorFormat
+from clmrc_jax.data.retriever_features import RetrieverFormat
+from clmrc_jax.files import InputError
+from clmrc_jax.pipelines.corpora import CorpusSettings
+from clmrc_jax.pipelines.generator import GeneratorTraining
+from clmrc_jax.pipelines.mining import MiningRules
+from clmrc_jax.pipelines.retriever import RetrieverTraining
+from clmrc_jax.retrieval.scann_index import ScannConfig
+from clmrc_jax.train.optimizer import OptimizerConfig
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexSettings:
+    """kind: "scann", "exact" or "numpy".   top_k: passages per question kept in run files."""
+
+    kind: str = "scann"
+    top_k: int = 20
+    scann: ScannConfig = dataclasses.field(default_factory=ScannConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSettings:
+    """split: what is answered after every round.   scorer: mode of the XOR-Full scorer.
+
+    recall_at: k of R^L@k and R^multi@k.   closed_book: also answer without passages.
+    examples: questions with evidence in the report.
+    """
+
+    split: str = "test"
+    scorer: str = "portable"
+    recall_at: int = 10
+    closed_book: bool = True
+    examples: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """pretrained: a folder, a hub id, "builtin" (ours, in the package), or "" for random weights.
+
+    tokenizer: folder or id where `pretrained` is "" and none is trained.
+    vocabulary: with no pretrained model and no tokenizer, the size of the SentencePiece
+        vocabulary that is trained on the corpus.
+    sizes: fields of BertConfig or Mt5Config, for random weights or as overrides (dtype, remat).
+    """
+
+    pretrained: str = "builtin"
+    tokenizer: str = ""
+    vocabulary: int = 4000
+    sizes: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class CoraSettings:
+    """Everything `pipelines.cora` needs; see configs/cora.py for what the values mean."""
+
+    name: str
+    seed: int
+    rounds: int
+    mesh: dict
+    rules: dict
+    corpus: CorpusSettings
+    retriever_model: ModelSource
+    retriever_head: dict
+    retriever_format: RetrieverFormat
+    retriever: RetrieverTraining
+    retriever_optimizer: OptimizerConfig
+    index: IndexSettings
+    generator_model: ModelSource
+    generator_format: GeneratorFormat
+    generator: GeneratorTraining
+    generator_optimizer: OptimizerConfig
+    generate: bool
+    synthetic_languages: tuple[str, ...]
+    mining: MiningRules
+    evaluation: EvaluationSettings
+
+
+def build(cls: type[T], values: dict, where: str) -> T:
+    """`cls(**values)` with nested dataclasses; an unknown key is an InputError naming the known."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise InputError(
+            f"config key {where}{unknown[0]} does not exist; known here: {', '.join(fields)}"
+        )
+    required = [
+        f.name
+        for f in fields.values()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    missing = sorted(set(required) - set(values))
+    if missing:
+        raise InputError(f"config key {where}{missing[0]} is missing")
+    made = {}
+    for key, value in values.items():
+        kind = fields[key].type
+        if dataclasses.is_dataclass(kind):
+            made[key] = build(kind, dict(value), f"{where}{key}.")
+        else:
+            made[key] = _frozen(value)
+    try:
+        return cls(**made)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"config {where.rstrip('.') or cls.__name__}: {error}") from error
+
+
+def _frozen(value):
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def cora_settings(config) -> CoraSettings:
+    """An ml-collections ConfigDict (or plain dict) as checked settings."""
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return build(CoraSettings, values, "")
+
+
+def plain(settings) -> dict:
+    """A dataclass as JSON-ready values, for manifests."""
+    return dataclasses.asdict(settings)

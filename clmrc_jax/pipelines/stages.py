@@ -1,0 +1,143 @@
+"""Stages of a run: done once, recognised by their manifest, never repeated.
+
+A stage writes into its own folder; when it returns, a manifest with its settings, counts,
+package versions and time is written atomically. The same command run again skips what has a
+manifest and continues the rest.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from etils import epath
+
+from clmrc_jax.files import InputError, read_json, write_json
+
+MANIFEST = "stage.json"
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "babel")
+
+
+class Run:
+    """One run in one workdir: its lock, its stages and their times."""
+
+    def __init__(self, workdir: str | os.PathLike, *, quiet: bool = False):
+        self.workdir = epath.Path(workdir)
+        self.quiet = quiet
+        self.seconds: dict[str, float] = {}
+
+    def path(self, *parts: str) -> epath.Path:
+        """A path inside the workdir."""
+        return self.workdir.joinpath(*parts)
+
+    def say(self, text: str) -> None:
+        """A line about the run's progress, to stderr."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def stage(self, name: str, settings: dict, work: Callable[[epath.Path], dict | None]) -> dict:
+        """Runs `work(folder)` unless the manifest in workdir/name says that it is done.
+
+        settings: everything the result depends on (config values, seed, earlier stages'
+        fingerprints); a finished stage with other settings is an InputError, not silently reused.
+        returns: the counts that `work` returned, now or when it ran.
+        """
+        folder = self.path(name)
+        fingerprint = settings_fingerprint(settings)
+        manifest_file = folder / MANIFEST
+        if manifest_file.exists():
+            manifest = read_json(manifest_file)
+            if manifest["fingerprint"] != fingerprint:
+                changed = _differences(manifest["settings"], json.loads(json.dumps(settings)))
+                raise InputError(
+                    f"{folder}: this stage was made with other settings ({changed}). "
+                    "Use another --workdir, or delete this folder and those of later stages."
+                )
+            self.seconds[name] = manifest["seconds"]
+            self.say(f"{name}: done before ({manifest['seconds']:.1f} s)")
+            return manifest["counts"]
+        self.say(f"{name}:")
+        begin = time.monotonic()
+        counts = work(folder) or {}
+        self.seconds[name] = time.monotonic() - begin
+        write_json(
+            manifest_file,
+            {
+                "stage": name,
+                "fingerprint": fingerprint,
+                "settings": settings,
+                "counts": counts,
+                "seconds": self.seconds[name],
+                "packages": package_versions(),
+            },
+        )
+        shown = ", ".join(f"{k} {_short(v)}" for k, v in counts.items() if not isinstance(v, dict))
+        self.say(f"{name}: {shown or 'done'} ({self.seconds[name]:.1f} s)")
+        return counts
+
+
+def _short(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def settings_fingerprint(settings: dict) -> str:
+    """Hash of plain settings, equal in every process."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> str:
+    found = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found.append(_differences(a, b, f"{prefix}{key}."))
+        elif a != b:
+            found.append(f"{prefix}{key}: {a!r:.60} then, {b!r:.60} now")
+    return "; ".join(filter(None, found))
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+@contextlib.contextmanager
+def workdir_lock(workdir: str | os.PathLike) -> Iterator[None]:
+    """Holds the workdir: a second run on it is refused with an InputError.
+
+    Local folders use an advisory file lock, which the system frees when the process dies.
+    Object stores have none: there the newest run wins, and the lock file only tells who.
+    """
+    folder = epath.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    note = f"process {os.getpid()} on {socket.gethostname()}"
+    if "://" in os.fspath(folder):
+        (folder / "lock").write_text(note)
+        yield
+        return
+    import fcntl
+
+    with open(folder / "lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise InputError(
+                f"{folder}: {holder} is running in this workdir; wait for it, stop it, "
+                "or give another --workdir"
+            ) from error
+        file.truncate(0)
+        file.write(note)
+        file.flush()
+        yield

@@ -1,0 +1,127 @@
+"""AdamW and Adafactor, learning rate schedules, decay mask, clipping.
+
+The transform never contains the learning rate or the number of steps: both come with each
+step, so one compiled train step serves every round of training, whatever its length.
+"""
+
+import dataclasses
+import math
+import re
+
+import jax
+import optax
+
+from clmrc_jax.files import InputError
+from clmrc_jax.sharding import flatten_paths
+
+# Biases, and the scales of every normalisation: BERT's "LayerNorm/scale", T5's
+# "self_attention_norm/scale", "mlp_norm/scale", "final_norm/scale".
+NO_DECAY = r".*(^|/)(bias|scale)"
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """What updates the parameters.
+
+    name: "adamw" (Loshchilov & Hutter 2019) or "adafactor" (Shazeer & Stern 2018).
+    learning_rate: its peak.  schedule: "linear" or "cosine" decay to `end_factor` times the
+        peak at the end, or "constant"; each after `warmup_steps` of linear growth.
+    weight_decay: decoupled, times the learning rate; not on parameters whose whole path
+        matches `no_decay` (biases, scales of norms).
+    clip_norm: largest L2 norm of the whole gradient (all parameters, all devices); 0 = off.
+    b1, b2, eps: AdamW's.  eps stands outside the root.
+    decay_rate, clipping_threshold, parameter_scale, min_factored: Adafactor's second-moment
+        exponent, update clipping (RMS per parameter), whether steps are relative to a
+        parameter's RMS, and the smallest dimension that is factored.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    schedule: str = "linear"
+    end_factor: float = 0.0
+    weight_decay: float = 0.0
+    no_decay: str = NO_DECAY
+    clip_norm: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    decay_rate: float = 0.8
+    clipping_threshold: float = 1.0
+    parameter_scale: bool = True
+    min_factored: int = 128
+
+    def __post_init__(self):
+        for field, known in (("name", _TRANSFORMS), ("schedule", _DECAYS)):
+            if getattr(self, field) not in known:
+                raise InputError(
+                    f"optimizer {field} {getattr(self, field)!r} is unknown; "
+                    f"choose one of {', '.join(known)}"
+                )
+        for field in ("learning_rate", "warmup_steps", "weight_decay", "clip_norm", "end_factor"):
+            if getattr(self, field) < 0:
+                raise InputError(f"optimizer {field} is {getattr(self, field)}; it must be >= 0")
+
+
+def schedule(config: OptimizerConfig, step: int, total_steps: int) -> float:
+    """The learning rate of update `step` (0 = the first) in a training of `total_steps`.
+
+    Warm-up reaches the peak at update `warmup_steps`; the first update is
+    1 / (warmup_steps + 1) of it, not 0. A decay would reach its end at update `total_steps`.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    span = max(1, total_steps - config.warmup_steps)
+    done = min(1.0, (step - config.warmup_steps) / span)
+    end = config.end_factor
+    return config.learning_rate * (end + (1 - end) * _DECAYS[config.schedule](done))
+
+
+def decay_mask(config: OptimizerConfig, params):
+    """Tree of bools: whether weight decay applies to each parameter."""
+    keep = [re.fullmatch(config.no_decay, path) is None for path in flatten_paths(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), keep)
+
+
+def make_transform(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Gradients -> update directions; the step subtracts `learning_rate` times them."""
+    transforms = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    transforms += _TRANSFORMS[config.name](config)
+    if config.weight_decay:
+        mask = lambda params: decay_mask(config, params)  # noqa: E731
+        transforms.append(optax.add_decayed_weights(config.weight_decay, mask))
+    return optax.chain(*transforms)
+
+
+def apply_updates(params, updates, learning_rate):
+    """params - learning_rate * updates, in each parameter's own dtype."""
+    return jax.tree.map(lambda p, u: (p - learning_rate * u).astype(p.dtype), params, updates)
+
+
+def global_norm(gradients) -> jax.Array:
+    """L2 norm of a whole tree, float32 scalar; of sharded arrays, the norm over all devices."""
+    return optax.tree.norm(gradients)
+
+
+def _adamw(config):
+    return [optax.scale_by_adam(config.b1, config.b2, config.eps)]
+
+
+def _adafactor(config):
+    transforms = [
+        optax.scale_by_factored_rms(
+            decay_rate=config.decay_rate, min_dim_size_to_factor=config.min_factored
+        ),
+        optax.clip_by_block_rms(config.clipping_threshold),
+    ]
+    if config.parameter_scale:
+        transforms.append(optax.scale_by_param_block_rms())
+    return transforms
+
+
+_TRANSFORMS = {"adamw": _adamw, "adafactor": _adafactor}
+_DECAYS = {
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "constant": lambda done: 1.0,
+}

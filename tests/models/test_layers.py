@@ -1,0 +1,64 @@
+"""Attention, RMS norm and relative position buckets against float64 NumPy and PyTorch's answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from clmrc_jax.models import layers
+
+
+def reference_attention(query, key, value, allowed):
+    """Float64 softmax attention; allowed: [batch, k] bool."""
+    logits = np.einsum("bqhd,bkhd->bhqk", query, key, dtype=np.float64)
+    logits = np.where(allowed[:, None, None, :], logits, -np.inf)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def random_qkv(batch=2, q=3, k=5, heads=2, dim=4):
+    rng = np.random.default_rng(0)
+    draw = lambda length: rng.standard_normal((batch, length, heads, dim)).astype(np.float32)  # noqa: E731
+    return draw(q), draw(k), draw(k)
+
+
+def test_attend_masked_keys_get_no_weight():
+    query, key, value = random_qkv()
+    allowed = np.array([[True] * 5, [True, False, True, False, False]])
+    ours = layers.attend(query, key, value, layers.mask_to_bias(jnp.array(allowed)))
+    np.testing.assert_allclose(ours, reference_attention(query, key, value, allowed), atol=1e-6)
+
+
+def test_attend_dropout_keeps_the_mean_and_needs_a_key():
+    query, key, value = random_qkv()
+    plain = layers.attend(query, key, value, dropout_rate=0.5)
+    np.testing.assert_array_equal(plain, layers.attend(query, key, value))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    drop = lambda k: layers.attend(query, key, value, dropout_rate=0.5, dropout_key=k)  # noqa: E731
+    dropped = jax.vmap(drop)(keys)
+    assert np.abs(dropped[0] - plain).max() > 0.1
+    np.testing.assert_allclose(dropped.mean(0), plain, atol=0.1)
+
+
+def test_rms_norm_float64_reference():
+    x = np.random.default_rng(0).standard_normal((3, 7)).astype(np.float32)
+    scale = np.linspace(0.5, 2, 7, dtype=np.float32)
+    ours = layers.RMSNorm(epsilon=1e-5).apply({"params": {"scale": scale}}, x)
+    x = x.astype(np.float64)
+    expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * scale
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("buckets, max_distance", [(32, 128), (8, 20), (16, 64)])
+def test_relative_position_bucket_equals_pytorch(repository, bidirectional, buckets, max_distance):
+    golden = np.load(repository / "tests/golden/mt5_square.npz")
+    expected = golden[f"buckets_{int(bidirectional)}_{buckets}_{max_distance}"]
+    ours = layers.relative_position_bucket(
+        jnp.arange(-300, 301),
+        bidirectional=bidirectional,
+        buckets=buckets,
+        max_distance=max_distance,
+    )
+    np.testing.assert_array_equal(ours, expected)

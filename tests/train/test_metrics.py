@@ -1,0 +1,73 @@
+import importlib.util
+import json
+import types
+
+import numpy as np
+import pytest
+
+from clmrc_jax.files import InputError
+from clmrc_jax.train import metrics
+
+
+def write(path, steps, **options):
+    writer = metrics.MetricWriter(path, **options)
+    for step in steps:
+        writer.write(step, {"loss": step / 2})
+    writer.close()
+
+
+def steps_in(path):
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_metric_writer_resume_drops_later_and_broken_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [1, 2, 3, 4])
+    with path.open("a") as file:
+        file.write('{"step": 5, "lo')  # killed within the line
+    write(path, [3, 4, 5], restored_step=2)
+    assert steps_in(path) == [1, 2, 3, 4, 5]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_metric_writer_fresh_start_forgets_the_old_file(tmp_path):
+    write(tmp_path / "m.jsonl", [1, 2])
+    write(tmp_path / "m.jsonl", [1])
+    assert steps_in(tmp_path / "m.jsonl") == [1]
+
+
+def test_metric_writer_nan_becomes_null(tmp_path):
+    writer = metrics.MetricWriter(tmp_path / "m.jsonl")
+    writer.write(1, {"loss": np.float32("nan")})
+    writer.close()
+    assert json.loads((tmp_path / "m.jsonl").read_text()) == {"step": 1, "loss": None}
+
+
+def test_metric_writer_tensorboard_missing_says_what_to_install(tmp_path):
+    if importlib.util.find_spec("tensorboardX"):
+        write(tmp_path / "m.jsonl", [1], tensorboard=True)
+        assert list((tmp_path / "tensorboard").glob("events*"))
+        return
+    with pytest.raises(InputError, match="pip install tensorboardX"):
+        metrics.MetricWriter(tmp_path / "m.jsonl", tensorboard=True)
+
+
+def test_timers_padding_waste_counts_every_mask():
+    timers = metrics.Timers()
+    batch = {
+        "question_mask": np.array([[True, False], [True, True]]),
+        "passage_mask": np.array([[True, False, False, False], [True, True, True, True]]),
+        "ids": np.zeros((2, 2)),
+    }
+    timers.batch(batch, waited=0.5, processes=3)
+    window = timers.window()
+    assert window["padding_waste"] == 4 / 12 and window["data_wait_seconds"] == 0.5
+    assert window["examples_per_second"] == pytest.approx(6 / window["step_seconds"])
+    assert timers.window() == {}
+
+
+def test_flop_rates_mfu_only_where_the_peak_is_known():
+    tpu, cpu = types.SimpleNamespace(device_kind="TPU v4"), types.SimpleNamespace(device_kind="cpu")
+    assert metrics.flop_rates(550e12, 2.0, [tpu, tpu]) == {"tflops": 275.0, "mfu": 0.5}
+    assert metrics.flop_rates(550e12, 2.0, [cpu]) == {"tflops": 275.0}
+    assert metrics.flop_rates(None, 2.0, [tpu]) == {}
