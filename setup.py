@@ -17,8 +17,8 @@ REQUIRED = [
     "tensorflow-datasets>=4.9.9",
     "importlib_resources",  # tensorflow-datasets without TensorFlow needs it and does not say so
     "etils[epath]>=1.13",
-    "babel>=2.16",
-    "rich>=13",
+    "babel==2.18.*",  # its CLDR tables are the embedded corpus: another release, other facts
+    "rich>=14.1",  # progress bars within progress bars
     "matplotlib>=3.9",
     "numpy>=2.0",
     # ScaNN has wheels for Linux only; elsewhere index.kind="exact" or "numpy" serve.

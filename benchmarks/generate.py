@@ -83,7 +83,7 @@ def torch_generate(worker: subprocess.Popen) -> tuple[float, np.ndarray]:
     return answer["seconds"], np.array(answer["tokens"])
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--torch_python", default=sys.executable, help="interpreter with torch")
     parser.add_argument("--batch", type=int, default=8)
@@ -92,8 +92,34 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def alternate(ours, worker: subprocess.Popen, rounds: int) -> dict:
+    """Runs both sides in turn. ours: () -> tokens. Returns medians, speed-up and agreement."""
+    our_times, torch_times = [], []
+    for i in range(rounds + 1):  # the first round warms both sides up
+        start = time.perf_counter()
+        our_tokens = np.asarray(ours())
+        our_seconds = time.perf_counter() - start
+        torch_seconds, torch_tokens = torch_generate(worker)
+        if i:
+            our_times.append(our_seconds)
+            torch_times.append(torch_seconds)
+            times = f"ours {our_seconds:.3f} s, transformers {torch_seconds:.3f} s"
+            print(f"round {i}: {times}", file=sys.stderr)
+    our_median, torch_median = statistics.median(our_times), statistics.median(torch_times)
+    agree = int((our_tokens == torch_tokens).all(axis=1).sum())
+    return {
+        "ours_s": our_median,
+        "transformers_s": torch_median,
+        "speedup": torch_median / our_median,
+        "same_answers": f"{agree}/{len(our_tokens)}",
+    }
+
+
+def main() -> None:
+    args = parse_arguments()
     sys.path.insert(0, os.fspath(pathlib.Path(__file__).parents[1]))
     import jax
 
@@ -114,29 +140,9 @@ def main() -> None:
         np.savez(os.path.join(folder, "inputs.npz"), ids=ids, mask=mask)
         worker = start_torch(args.torch_python, folder, args.beams, args.max_length)
         generate = our_generate(config, args.beams, args.max_length)
-        ours, theirs = [], []
-        for i in range(args.rounds + 1):  # the first round warms both sides up
-            start = time.perf_counter()
-            our_tokens = np.asarray(generate(params, ids, mask))
-            our_seconds = time.perf_counter() - start
-            torch_seconds, torch_tokens = torch_generate(worker)
-            if i:
-                ours.append(our_seconds)
-                theirs.append(torch_seconds)
-                print(
-                    f"round {i}: ours {our_seconds:.3f} s, transformers {torch_seconds:.3f} s",
-                    file=sys.stderr,
-                )
+        result = alternate(lambda: generate(params, ids, mask), worker, args.rounds)
         worker.stdin.close()
         worker.wait()
-    our_median, torch_median = statistics.median(ours), statistics.median(theirs)
-    agree = int((our_tokens == torch_tokens).all(axis=1).sum())
-    result = {
-        "ours_s": our_median,
-        "transformers_s": torch_median,
-        "speedup": torch_median / our_median,
-        "same_answers": f"{agree}/{args.batch}",
-    }
     print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
 
 

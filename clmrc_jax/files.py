@@ -2,13 +2,17 @@
 
 import array
 import contextlib
+import errno
 import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 
 from etils import epath
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class InputError(ValueError):
@@ -19,8 +23,8 @@ class InputError(ValueError):
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[io.IOBase]:
     """Opens a temporary sibling of `path` and renames it onto `path` when the block succeeds.
 
-    A reader therefore sees the old file or the whole new one, never a part; on any error
-    (a full disk too) the temporary file is removed and the error goes on to the caller.
+    A reader therefore sees the old file or the whole new one, never a part; on any error the
+    temporary file is removed and the error goes on to the caller, a full disk as InputError.
     mode: "w" (UTF-8 text) or "wb".
     """
     path = epath.Path(path)
@@ -30,24 +34,40 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[io.IOBase
         with temporary.open(mode) as file:
             yield file
             file.flush()
-            if hasattr(file, "fileno"):
-                with contextlib.suppress(OSError, io.UnsupportedOperation):
-                    os.fsync(file.fileno())
+            with contextlib.suppress(AttributeError, io.UnsupportedOperation):  # object stores
+                os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise InputError(
+                f"{path}: cannot write ({error.strerror}); free space, then run the same command again"
+            ) from error
         raise
 
 
 @contextlib.contextmanager
 def open_text(path: str | os.PathLike) -> Iterator[io.TextIOBase]:
-    """Opens UTF-8 text for reading, through gzip when the name ends in `.gz`."""
+    """Opens UTF-8 text for reading, through gzip when the name ends in `.gz`.
+
+    Raises InputError naming the file, also while the block reads: no file, a folder, text that
+    is not UTF-8, a gzip file that is damaged or cut off.
+    """
     path = epath.Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    with path.open("rb") as raw:
-        stream = gzip.open(raw) if path.name.endswith(".gz") else raw
-        yield io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, where a file is needed")
+    try:
+        with path.open("rb") as raw:
+            stream = gzip.open(raw) if path.name.endswith(".gz") else raw
+            yield io.TextIOWrapper(stream, encoding="utf-8", newline="")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); convert it to UTF-8") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(
+            f"{path}: not a whole gzip file ({error}); get it again, or rename it if it is plain text"
+        ) from error
 
 
 def read_jsonl(path: str | os.PathLike) -> Iterator[tuple[int, dict]]:

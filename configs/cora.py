@@ -179,7 +179,7 @@ def demo():
             "validation_rows": 192,
             "save_every": 60,
             "log_every": 20,
-            "encode_batch": 128,
+            "encode_batch": 16,
             "tokenizer_workers": 0,
         }
     )
@@ -196,7 +196,7 @@ def demo():
             "validation_rows": 192,
             "save_every": 50,
             "log_every": 20,
-            "generate_batch": 128,
+            "generate_batch": 32,
             "max_length": 16,
         }
     )

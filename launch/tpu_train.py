@@ -8,7 +8,7 @@ Run the same command again to continue a run that was stopped or killed.
 import os
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from clmrc_jax.files import InputError
@@ -27,6 +27,8 @@ def main(argv):
     """Checks the flags and hands over to the pipeline."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)  # the libraries' notes would hide our progress
     from clmrc_jax.pipelines import train
 
     try:

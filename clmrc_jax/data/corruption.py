@@ -15,7 +15,7 @@ def mask_tokens(
     ids begins and ends with special tokens, which are never masked.
     returns: corrupted ids, positions, original ids at the positions
     """
-    candidates = np.array([i for i, t in enumerate(ids) if t not in (special.cls, special.sep)])
+    candidates = np.flatnonzero(~np.isin(ids, (special.cls, special.sep)))
     count = max(1, round(share * len(candidates)))
     positions = np.sort(rng.permutation(candidates)[:count])
     corrupted, labels = np.array(ids), np.array(ids)[positions]
@@ -30,6 +30,7 @@ def corrupt_spans(
 ):
     """T5's span corruption: spans leave the source, a sentinel in the place of each.
 
+    ids: at least two tokens, without eos.
     returns: source and target ids, both ending in eos
     """
     length = len(ids)

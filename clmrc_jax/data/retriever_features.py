@@ -1,7 +1,7 @@
 """mDPR's inputs: one formatter for training, encoding and search, and the training batches."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,8 @@ import numpy as np
 from clmrc_jax.data.pipeline import pad_to_bucket
 from clmrc_jax.data.tokenization import Tokenizer
 from clmrc_jax.files import InputError
+
+POSITIVES = ("uniform", "first")
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,10 @@ class RetrieverFormat:
     def question_text(self, question: str, lang: str) -> str:
         """The string that the question tower reads. Raises InputError for an empty question."""
         text = question.strip()
+        if self.strip_question_mark:
+            text = text.removesuffix("?")
         if not text:
             raise InputError("empty question: every question needs text")
-        if self.strip_question_mark and text.endswith("?"):
-            text = text[:-1]
         tag = f" [{lang}]" if self.tag_language and lang else ""
         return f"{self.query_prefix}{text}{tag}"
 
@@ -50,9 +52,7 @@ class RetrieverFormat:
         With a prefix (E5) title and text are one string, as that model was trained.
         """
         if self.passage_prefix:
-            joined = [f"{self.passage_prefix}{title} {text}".strip() for title, text in passages]
-            if not any(title for title, _ in passages):
-                joined = [f"{self.passage_prefix}{text}" for _, text in passages]
+            joined = [self.passage_prefix + f"{title} {text}".strip() for title, text in passages]
             return tokenizer.pack(joined, max_length=self.passage_buckets[-1])
         titles, texts = zip(*passages) if passages else ((), ())
         return tokenizer.pack(titles, texts, max_length=self.passage_buckets[-1])
@@ -61,6 +61,12 @@ class RetrieverFormat:
 def stable_key(text: str) -> int:
     """31-bit key of a string, equal in every process and run."""
     return zlib.crc32(text.encode()) & 0x7FFFFFFF
+
+
+def _keys(names: Iterable[str], shape: tuple[int, int]) -> np.ndarray:
+    """int32 array of keys; -1 for an empty name, which is unknown and equal to nothing."""
+    keys = [stable_key(name) if name else -1 for name in names]
+    return np.array(keys, np.int32).reshape(shape)
 
 
 def contrastive_batches(
@@ -80,8 +86,8 @@ def contrastive_batches(
         count as one; default `article_id` (unknown when empty).
     Batch shapes: see `train.objectives.contrastive_objective`.
     """
-    if positives not in ("uniform", "first"):
-        raise InputError(f"positives must be 'uniform' or 'first', got {positives!r}")
+    if positives not in POSITIVES:
+        raise InputError(f"positives {positives!r}: choose one of {', '.join(POSITIVES)}")
     name_article = article_key or (lambda ctx: ctx.get("article_id") or "")
 
     def choose(row, rng):
@@ -103,7 +109,6 @@ def contrastive_batches(
         pad_id = tokenizer.ids.pad
         question_ids, question_mask = pad_to_bucket(questions, format.question_buckets, pad_id)
         ids, mask = pad_to_bucket(passages, format.passage_buckets, pad_id)
-        articles = [name_article(ctx) for ctx in filled]
         shape = (len(rows), contexts)
         return {
             "question_ids": question_ids,
@@ -111,8 +116,8 @@ def contrastive_batches(
             "passage_ids": ids.reshape(*shape, -1),
             "passage_mask": mask.reshape(*shape, -1),
             "passage_valid": valid,
-            "passage_key": np.array([stable_key(str(c["id"])) for c in filled]).reshape(shape),
-            "article_key": np.array([stable_key(a) if a else -1 for a in articles]).reshape(shape),
+            "passage_key": _keys((str(ctx["id"]) for ctx in filled), shape),
+            "article_key": _keys(map(name_article, filled), shape),
         }
 
     return transform

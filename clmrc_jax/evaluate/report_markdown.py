@@ -34,6 +34,7 @@ def markdown(report: Mapping, pictures: Iterable[str] = ()) -> str:
         *(f"![{name.split('.')[0].replace('_', ' ')}](figures/{name})" for name in pictures),
         *_category_part(report),
         *_language_part(report),
+        *_gold_part(report),
         *_mining_part(report),
         *_example_part(report),
         *_time_part(report),
@@ -127,6 +128,31 @@ def _language_part(report: Mapping) -> list[str]:
     return [title, f"{source_line(report)}.", table(header, rows, 3)]
 
 
+def _gold_part(report: Mapping) -> list[str]:
+    """Recall of gold paragraphs before training and after the last round, where known."""
+    last = report["rounds"][-1]
+    before, after = last.get("gold_before"), last.get("gold")
+    if not before or not after:
+        return []
+    metrics = [name for name in after["macro"] if name != "count"]
+    header = ["", *(f"{name} {when}" for name in metrics for when in ("before", "after"))]
+
+    def cells(a: Mapping, b: Mapping) -> list[str]:
+        return [number(x.get(name)) for name in metrics for x in (a, b)]
+
+    rows = [
+        [code, *cells(before["languages"][code], after["languages"][code])]
+        for code in role_order(after["languages"])
+    ]
+    rows.append(["mean", *cells(before["macro"], after["macro"])])
+    text = (
+        "Share of questions whose paragraph, in any language, is among the first k of all "
+        "passages (R), or whose English paragraph is among the first k English ones (R_en); "
+        f"percent, {report['split']} questions."
+    )
+    return ["## Gold paragraphs", text, table(header, rows)]
+
+
 def _mining_part(report: Mapping) -> list[str]:
     """What each round was trained on, what its generator saw, what was mined after it."""
     rounds = report["rounds"]
@@ -162,9 +188,8 @@ def _example_part(report: Mapping) -> list[str]:
             text = escape(_excerpt(ctx["text"], example["answers"]))
             lines.append(f"* `{ctx['lang']}` {ctx['score']:.2f} *{escape(ctx['title'])}*: {text}")
         parts += [f"### {escape(example['question'])}", "\n".join(lines)]
-    intro = (
-        f"From the {report['split']} split, last round; ✓ marks an answer equal to an expected one."
-    )
+    rule = "✓ marks an answer equal to an expected one (case, width, punctuation aside)"
+    intro = f"From the {report['split']} split, last round; {rule}."
     return ["## Examples", intro, *parts] if parts else []
 
 

@@ -137,10 +137,9 @@ def greedy(
     def advance(state: GreedyState) -> GreedyState:
         last = lax.dynamic_index_in_dim(state.tokens, state.position - 1, 1, keepdims=False)
         logits, new_cache = step_fn(state.cache, last, state.position - 1)
-        ends_too_early = state.position < min_length
-        log_probs, ids = best_continuations(
-            logits, 1, _banned(logits, allowed_tokens, eos, ends_too_early if min_length else None)
-        )
+        too_early = state.position < min_length if min_length else None
+        banned = _banned(logits, allowed_tokens, eos, too_early)
+        log_probs, ids = best_continuations(logits, 1, banned)
         token = jnp.where(state.finished, pad, ids[:, 0])
         return GreedyState(
             position=state.position + 1,
@@ -150,17 +149,10 @@ def greedy(
             cache=new_cache,
         )
 
-    state = lax.while_loop(
-        lambda s: (s.position < max_length) & ~jnp.all(s.finished),
-        advance,
-        GreedyState(
-            position=jnp.int32(1),
-            tokens=jnp.full((batch, max_length), pad, jnp.int32).at[:, 0].set(start),
-            scores=jnp.zeros(batch, jnp.float32),
-            finished=jnp.zeros(batch, bool),
-            cache=cache,
-        ),
-    )
+    tokens = jnp.full((batch, max_length), pad, jnp.int32).at[:, 0].set(start)
+    state = GreedyState(jnp.int32(1), tokens, jnp.zeros(batch), jnp.zeros(batch, bool), cache)
+    unfinished = lambda s: (s.position < max_length) & ~jnp.all(s.finished)  # noqa: E731
+    state = lax.while_loop(unfinished, advance, state)
     tokens = state.tokens[:, None]
     return Generated(tokens, state.scores[:, None], _lengths(tokens, eos))
 
@@ -189,8 +181,8 @@ def beam_search(
         last = lax.dynamic_index_in_dim(state.live_tokens, state.position - 1, 2, keepdims=False)
         logits, new_cache = step_fn(state.cache, last.reshape(-1), state.position - 1)
         tokens, scores, parents = _candidates(state, logits, config, allowed_tokens)
-        ends_here = lax.dynamic_index_in_dim(tokens, state.position, 2, keepdims=False)
-        ended = (ends_here == config.eos) | (state.position + 1 == config.max_length)
+        newest = lax.dynamic_index_in_dim(tokens, state.position, 2, keepdims=False)
+        ended = (newest == config.eos) | (state.position + 1 == config.max_length)
         live_scores, keep = lax.top_k(scores + jnp.where(ended, EMPTY, 0.0), config.beams)
         first_row = jnp.arange(batch)[:, None] * config.beams
         rows = first_row + jnp.take_along_axis(parents, keep, axis=1)
@@ -207,9 +199,8 @@ def beam_search(
         )
         return dataclasses.replace(state, improvable=_improvable(state, config))
 
-    state = lax.while_loop(
-        lambda s: _unfinished(s, config), advance, _start_state(cache, config, batch)
-    )
+    start = _start_state(cache, config, batch)
+    state = lax.while_loop(lambda s: _unfinished(s, config), advance, start)
     tokens, scores = state.done_tokens[:, : config.n_best], state.done_scores[:, : config.n_best]
     return Generated(tokens, scores, _lengths(tokens, config.eos))
 

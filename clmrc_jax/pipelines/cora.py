@@ -11,13 +11,14 @@ import random
 import numpy as np
 
 from clmrc_jax import sharding
-from clmrc_jax.evaluate.answer_match import contains_answer
+from clmrc_jax.evaluate.answer_match import contains_answer, searchable
 from clmrc_jax.evaluate.language_id import score_language
 from clmrc_jax.evaluate.normalize import normalized_match
 from clmrc_jax.evaluate.recall import score_retrieval
 from clmrc_jax.evaluate.xor import score_xor
 from clmrc_jax.files import JsonlRows, read_json, read_jsonl, write_json, write_jsonl
 from clmrc_jax.pipelines import corpora, mining, models
+from clmrc_jax.pipelines.gold_recall import gold_recall
 from clmrc_jax.pipelines.settings import CoraSettings, plain
 from clmrc_jax.pipelines.stages import Run
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
@@ -44,8 +45,9 @@ class Cora:
 
     def train(self) -> None:
         """All rounds; the paper's T iterations after the initial training are `rounds`."""
-        annotated = self.corpus.rows("annotated")
-        training = annotated
+        if self.corpus.gold() is not None:
+            self.zero_shot()
+        training = self.corpus.rows("annotated")
         for round in range(self.settings.rounds + 1):
             self.round(round, training)
             if round < self.settings.rounds:
@@ -61,8 +63,30 @@ class Cora:
             self.answer(round)
         self.evaluate(round, len(training))
 
+    def zero_shot(self) -> None:
+        """Recall of gold paragraphs before any training: what the rounds are compared with."""
+
+        def work(folder):
+            embeddings = self.retriever.encode_corpus(
+                self._retriever_params, self.corpus.store, folder / "embeddings"
+            )
+            scores = self._gold_recall(embeddings)
+            write_json(folder / "gold_recall.json", scores)
+            return scores["macro"]
+
+        self.run.stage("zero_shot", plain(self.settings), work)
+
+    def _gold_recall(self, embeddings) -> dict:
+        questions = self.corpus.questions(self.settings.evaluation.split)
+        queries = self.retriever.encode_questions(
+            self._retriever_params, [(q.question, q.lang) for q in questions]
+        )
+        return gold_recall(queries, questions, self.corpus.gold(), self.corpus.store, embeddings)
+
     # Line 3: theta_mDPR(t) <- Train(theta_mDPR(t-1), B(t))
     def train_retriever(self, round: int, training) -> None:
+        """Trains mDPR from the last round's parameters on the rows `training`."""
+
         def work(folder):
             self._retriever_params = self.retriever.train(
                 self._retriever_params,
@@ -119,6 +143,8 @@ class Cora:
 
     # Line 5: theta_mGEN(t) <- Train(theta_mGEN(t-1), (q, a, P_multi)), with synthetic answers
     def train_generator(self, round: int) -> None:
+        """Trains mGEN from the last round's parameters on what mDPR has retrieved."""
+
         def work(folder):
             rows = JsonlRows(self._path(round, "retrieved") / "train.jsonl")
             choose = GeneratorRows(self, round)
@@ -169,7 +195,7 @@ class Cora:
                 )
             predictions, _, _ = self.generator.answer(
                 self._generator_params,
-                [(c.question, c.lang, [c.ctx]) for c in candidates],
+                [(c.question, c.answer_lang, [c.ctx]) for c in candidates],
                 beams=1,
                 description="label passages with mGEN",
             )
@@ -226,6 +252,10 @@ class Cora:
                 "matrix": retrieval.extras["matrix"],
                 "index_recall": self._counts(round, "index")["index_recall"],
             }
+            if self.corpus.gold() is not None:
+                embeddings = EmbeddingStore(self._path(round, "index") / "embeddings")
+                metrics["gold"] = self._gold_recall(embeddings)
+                metrics["gold_before"] = read_json(self.run.path("zero_shot", "gold_recall.json"))
             key = f"r_multi@{e.recall_at}"
             shown = {key: retrieval.macro[key]}
             if self.settings.generate:
@@ -285,10 +315,10 @@ def _item(row: dict) -> tuple[str, str, list[dict]]:
 
 def _last_metrics(folder) -> dict:
     """What the last line of a training's log says: loss and validation."""
-    lines = [row for _, row in read_jsonl(folder / "metrics.jsonl")]
-    merged = {key: value for line in lines[-2:] for key, value in line.items()}
-    kept = ("loss", "nll", "average_rank", "exact_match", "examples_per_second", "padding_waste")
-    return {key: merged[key] for key in kept if isinstance(merged.get(key), float)}
+    *_, (_, last) = read_jsonl(folder / "metrics.jsonl")
+    valid = ("valid/nll", "valid/average_rank", "valid/exact_match")
+    kept = ("loss", *valid, "examples_per_second", "padding_waste")
+    return {key: last[key] for key in kept if isinstance(last.get(key), float)}
 
 
 class GeneratorRows:
@@ -311,10 +341,11 @@ class GeneratorRows:
 
     def passages(self, row: dict, rng) -> list[dict]:
         """At most `answer_passages` with an answer string, filled up in rank order, shuffled."""
+        answers, lang = searchable(row["answers"]), row.get("answer_lang") or row["lang"]
         answering, others = [], []
         for ctx in row["ctxs"]:
             text = f"{ctx['title']} {ctx['text']}"
-            hit = contains_answer(row["answers"], text, row["lang"])
+            hit = contains_answer(answers, text, lang)
             (answering if hit else others).append(ctx)
         limit = min(self.training.answer_passages, self.top)
         kept = [answering[i] for i in rng.permutation(len(answering))[:limit]]

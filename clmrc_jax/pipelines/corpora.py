@@ -14,9 +14,10 @@ from etils import epath
 
 from clmrc_jax.data import language_links, passages, qa_examples, squad_corpus
 from clmrc_jax.data.world_facts import corpus as world_facts
-from clmrc_jax.files import InputError, JsonlRows, write_jsonl
+from clmrc_jax.files import InputError, JsonlRows, read_json, write_json, write_jsonl
 
 SPLITS = ("train", "dev", "test")
+GOLD = "gold.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +71,18 @@ class Corpus:
         )
 
     def questions(self, split: str) -> list[qa_examples.Question]:
-        """Questions of a split."""
-        return list(qa_examples.read_questions(self.folder / f"questions.{split}.jsonl"))
+        """Questions of a split; none where the corpus has no such split."""
+        path = self.folder / f"questions.{split}.jsonl"
+        return list(qa_examples.read_questions(path)) if path.stat().length else []
 
     def rows(self, name: str) -> JsonlRows:
         """DPR rows `annotated` or `dev`, read at random."""
         return JsonlRows(self.folder / f"{name}.jsonl")
+
+    def gold(self) -> dict[str, list[str]] | None:
+        """Question id -> ids of its paragraph in all languages; None where nobody said."""
+        path = self.folder / GOLD
+        return read_json(path) if path.exists() else None
 
     def linked_article(self, ctx: dict) -> str:
         """Name of a passage's article, equal for articles linked across languages."""
@@ -88,8 +95,6 @@ def prepare(settings: CorpusSettings, folder: epath.Path) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     source = _BUILDERS[settings.kind](settings)
     counts = {"passages": passages.write_passage_store(folder, source["passages"])}
-    if not counts["passages"]:
-        raise InputError("the corpus has no passage: check corpus.passages in the config")
     language_links.build_language_links(folder / "links.sqlite", source["links"])
     for name in ("annotated", "dev"):
         counts[name] = write_jsonl(folder / f"{name}.jsonl", source[name])
@@ -97,6 +102,8 @@ def prepare(settings: CorpusSettings, folder: epath.Path) -> dict:
         kept = _sample(source["questions"][split], settings)
         path = folder / f"questions.{split}.jsonl"
         counts[f"{split} questions"] = qa_examples.write_questions(path, kept)
+    if "gold" in source:
+        write_json(folder / GOLD, source["gold"])
     if not counts["annotated"]:
         raise InputError("no annotated training row: mDPR needs questions with a gold passage")
     store = passages.PassageStore(folder)
@@ -135,20 +142,23 @@ def _squads(settings: CorpusSettings) -> dict:
         )
     everything = squad_corpus.read_squads(settings.squads)
     train, test = everything.split(settings.train_share, settings.split_by)
-    rows = [qa_examples.dpr_row(example) for example in train.examples()]
-    random.Random(settings.seed).shuffle(rows)
-    held_out = len(rows) // 10
-    dev_ids = {row["q_id"] for row in rows[:held_out]}
+    # Translations of one question go to the same side, or training would show the answers of dev.
+    facts = list(dict.fromkeys(map(squad_corpus.fact_id, train.questions)))
+    held_out = set(random.Random(settings.seed).sample(facts, len(facts) // 10))
+    sides: dict[bool, list] = {False: [], True: []}
+    for example in train.examples():
+        sides[squad_corpus.fact_id(example.question) in held_out].append(example)
     return {
         "passages": everything.passages,
         "links": (),
-        "annotated": rows[held_out:],
-        "dev": rows[:held_out],
+        "annotated": map(qa_examples.dpr_row, sides[False]),
+        "dev": map(qa_examples.dpr_row, sides[True]),
         "questions": {
-            "train": [q for q in train.questions if q.id not in dev_ids],
-            "dev": [q for q in train.questions if q.id in dev_ids],
+            "train": [example.question for example in sides[False]],
+            "dev": [example.question for example in sides[True]],
             "test": test.questions,
         },
+        "gold": everything.parallel_gold(),
     }
 
 
@@ -157,15 +167,16 @@ def _files(settings: CorpusSettings) -> dict:
         if not getattr(settings, name):
             raise InputError(f"corpus.{name} is empty: kind 'files' needs the path of that file")
 
-    def questions(path: str) -> list:
-        return list(qa_examples.read_questions(path)) if path else []
+    def questions(split: str) -> list:
+        path, train = getattr(settings, split), split == "train"
+        return list(qa_examples.read_questions(path, need_answers=train)) if path else []
 
     return {
         "passages": passages.read_passages(settings.passages),
         "links": language_links.read_link_rows(settings.links) if settings.links else (),
         "annotated": map(qa_examples.dpr_row, qa_examples.read_dpr(settings.annotated)),
         "dev": (),
-        "questions": {split: questions(getattr(settings, split)) for split in SPLITS},
+        "questions": {split: questions(split) for split in SPLITS},
     }
 
 

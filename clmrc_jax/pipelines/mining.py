@@ -9,7 +9,7 @@ other a negative.
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from clmrc_jax.evaluate.answer_match import contains_answer
+from clmrc_jax.evaluate.answer_match import contains_answer, searchable
 from clmrc_jax.evaluate.normalize import normalized_match
 
 POSITIVE, NEGATIVE, MATCHED = "positive", "negative", "matched"
@@ -55,12 +55,17 @@ class MiningRules:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A passage (ctx row) that may answer a question; `origin`: "retrieved" or "language_link"."""
+    """A passage (ctx row) that may answer a question.
+
+    lang: tag of the question for mDPR.   answer_lang: language of the answers, the tag for mGEN.
+    origin: "retrieved" or "language_link".
+    """
 
     q_id: str
     question: str
     lang: str
     answers: tuple[str, ...]
+    answer_lang: str
     ctx: dict
     origin: str
 
@@ -75,9 +80,12 @@ def translate_answer(links, rules: MiningRules, answer: str, target: str) -> str
 def retrieved_candidates(run: Iterable[dict], rules: MiningRules) -> Iterator[Candidate]:
     """Line 4: the passages retrieved for every training question. run: retrieval run rows."""
     for row in run:
+        lang, answers = row["lang"], tuple(row["answers"])
+        answer_lang = row.get("answer_lang") or lang
         for ctx in row["ctxs"][: rules.retrieved]:
-            answers = tuple(row["answers"])
-            yield Candidate(row["q_id"], row["question"], row["lang"], answers, ctx, "retrieved")
+            yield Candidate(
+                row["q_id"], row["question"], lang, answers, answer_lang, ctx, "retrieved"
+            )
 
 
 def linked_candidates(
@@ -92,19 +100,19 @@ def linked_candidates(
         gold = row["positive_ctxs"][0] if row["positive_ctxs"] else None
         if row["lang"] != "en" or gold is None or not row["answers"]:
             continue
-        entity = links.entity(gold["lang"], gold["title"])
-        titles = links.titles(entity) if entity else {}
         for target in targets:
             answer = translate_answer(links, rules, row["answers"][0], target)
-            if answer is None or target not in titles:
+            title = links.translate(gold["title"], gold["lang"], target)
+            if answer is None or title is None:
                 continue
-            found = list(store.article_rows(target, titles[target]))[: rules.passages_per_article]
+            found = list(store.article_rows(target, title))[: rules.passages_per_article]
             for passage in store.get_many(found):
                 yield Candidate(
                     f"{row['q_id']}>{target}",
                     row["question"],
                     target,
                     (answer,),
+                    target,
                     dataclasses.asdict(passage),
                     "language_link",
                 )
@@ -115,11 +123,12 @@ def label(candidate: Candidate, prediction: str, rules: MiningRules) -> str:
     if rules.match == "exact":
         right = prediction in candidate.answers
     else:
-        right = normalized_match(prediction, candidate.answers, candidate.lang)
+        right = normalized_match(prediction, candidate.answers, candidate.answer_lang)
     if right:
         return POSITIVE
     text = f"{candidate.ctx['title']} {candidate.ctx['text']}"
-    if rules.unsure == "dropped" and contains_answer(candidate.answers, text, candidate.lang):
+    answers = searchable(candidate.answers)
+    if rules.unsure == "dropped" and contains_answer(answers, text, candidate.answer_lang):
         return MATCHED
     return NEGATIVE
 
@@ -143,11 +152,13 @@ def mined_rows(
         positives = row.get(POSITIVE) or row.get(MATCHED, [])[:1]
         if positives:
             first = row["first"]
+            other = first.answer_lang != first.lang
             yield {
                 "q_id": q_id,
                 "question": first.question,
                 "lang": first.lang,
                 "answers": list(first.answers),
+                **({"answer_lang": first.answer_lang} if other else {}),
                 "positive_ctxs": positives[: rules.max_positives],
                 "hard_negative_ctxs": row.get(NEGATIVE, [])[: rules.max_negatives],
             }

@@ -12,7 +12,6 @@ from clmrc_jax.data.tokenization import SENTENCEPIECE_FILES, load_tokenizer
 from clmrc_jax.files import InputError
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import PARAM_AXES as RETRIEVER_AXES
-from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.models.mt5 import PARAM_AXES as GENERATOR_AXES
 from clmrc_jax.models.mt5 import Mt5Config
 from clmrc_jax.pipelines.generator import Generator
@@ -106,20 +105,23 @@ def make_retriever(cora) -> tuple[Retriever, dict]:
     else:
         vocabulary = {"vocab_size": load_tokenizer(tokenizer).vocab_size}
         config, weights = BertConfig(**vocabulary | source.sizes), None
-    model = BiEncoderConfig(bert=config, **s.retriever_head)
-    _check_lengths(config, s.retriever_format)
-    retriever = Retriever(
-        model,
-        s.retriever,
-        s.retriever_optimizer,
-        s.retriever_format,
-        tokenizer,
-        cora.mesh,
-        cora.rules,
-        cora.corpus.linked_article,
-    )
+    retriever = _retriever(s, config, tokenizer, cora.mesh, cora.rules, cora.corpus.linked_article)
     params = retriever.init(s.seed, weights)
-    return retriever, _placed(cora, params, RETRIEVER_AXES)
+    return retriever, _placed(params, RETRIEVER_AXES, cora.mesh, cora.rules)
+
+
+def _retriever(settings, config: BertConfig, tokenizer: str, mesh, rules, article_key=None):
+    _check_lengths(config, settings.retriever_format)
+    return Retriever(
+        settings.biencoder(config),
+        settings.retriever,
+        settings.retriever_optimizer,
+        settings.retriever_format,
+        tokenizer,
+        mesh,
+        rules,
+        article_key,
+    )
 
 
 def _check_lengths(config: BertConfig, format) -> None:
@@ -148,23 +150,26 @@ def make_generator(cora) -> tuple[Generator | None, dict | None]:
         cora.run.say(
             "mGEN starts from RANDOM weights: give generator_model.pretrained for real answers"
         )
-    generator = Generator(
-        config,
-        s.generator,
-        s.generator_optimizer,
-        s.generator_format,
-        tokenizer,
-        cora.mesh,
-        cora.rules,
-    )
+    generator = _generator(s, config, tokenizer, cora.mesh, cora.rules)
     params = generator.init(s.seed) if weights is None else weights
-    return generator, _placed(cora, params, GENERATOR_AXES)
+    return generator, _placed(params, GENERATOR_AXES, cora.mesh, cora.rules)
 
 
-def _placed(cora, params, axes):
+def _generator(settings, config: Mt5Config, tokenizer: str, mesh, rules) -> Generator:
+    return Generator(
+        config,
+        settings.generator,
+        settings.generator_optimizer,
+        settings.generator_format,
+        tokenizer,
+        mesh,
+        rules,
+    )
+
+
+def _placed(params, axes, mesh, rules):
     """Parameters on the mesh, each in its place."""
-    shardings = sharding.param_shardings(cora.mesh, params, axes, cora.rules)
-    return jax.device_put(params, shardings)
+    return jax.device_put(params, sharding.param_shardings(mesh, params, axes, rules))
 
 
 def save_retriever(cora, folder, params) -> None:
@@ -179,15 +184,29 @@ def save_retriever(cora, folder, params) -> None:
 
 def load_retriever(cora, folder) -> dict:
     """Reads what `save_retriever` wrote in `folder`/model."""
-    model = cora.retriever.model
-    params = {}
-    for name in ("shared",) if model.tied else ("question", "passage"):
-        path = folder / "model" / name
-        _, weights = pretrained.load_bert(path, **cora.settings.retriever_model.sizes)
-        params[name] = {"bert": weights}
-        if model.projection:
-            params[name]["projection"] = _load_projection(path)
-    return _placed(cora, params, RETRIEVER_AXES)
+    towers = ("shared",) if cora.retriever.model.tied else ("question", "passage")
+    params = {name: _load_tower(cora.settings, folder / "model" / name)[1] for name in towers}
+    return _placed(params, RETRIEVER_AXES, cora.mesh, cora.rules)
+
+
+def open_question_encoder(settings, folder, mesh, rules) -> tuple[Retriever, dict]:
+    """A retriever that only encodes questions, from what `save_retriever` wrote in `folder`/model.
+
+    Of separate towers, that of the questions alone is read.
+    """
+    name = "shared" if settings.retriever_head.get("tied", False) else "question"
+    path = folder / "model" / name
+    config, tower = _load_tower(settings, path)
+    retriever = _retriever(settings, config, str(path), mesh, rules)
+    return retriever, _placed({name: tower}, RETRIEVER_AXES, mesh, rules)
+
+
+def _load_tower(settings, folder) -> tuple[BertConfig, dict]:
+    config, weights = pretrained.load_bert(folder, **settings.retriever_model.sizes)
+    tower = {"bert": weights}
+    if settings.retriever_head.get("projection"):
+        tower["projection"] = _load_projection(folder)
+    return config, tower
 
 
 def _save_projection(folder, projection: dict) -> None:
@@ -211,7 +230,14 @@ def save_generator(cora, folder, params) -> None:
 def load_generator(cora, folder) -> dict:
     """Reads what `save_generator` wrote in `folder`/model."""
     _, weights = pretrained.load_mt5(folder / "model", **cora.settings.generator_model.sizes)
-    return _placed(cora, weights, GENERATOR_AXES)
+    return _placed(weights, GENERATOR_AXES, cora.mesh, cora.rules)
+
+
+def open_generator(settings, folder, mesh, rules) -> tuple[Generator, dict]:
+    """The generator that `save_generator` wrote in `folder`/model, without a run around it."""
+    config, weights = pretrained.load_mt5(folder / "model", **settings.generator_model.sizes)
+    generator = _generator(settings, config, str(folder / "model"), mesh, rules)
+    return generator, _placed(weights, GENERATOR_AXES, mesh, rules)
 
 
 def _tokenizer_files(folder_or_id: str) -> list:

@@ -7,10 +7,13 @@ shown) and made-up names. Nothing of the world-facts questions can so be memoris
 """
 
 import dataclasses
+import time
 
 import jax
 import numpy as np
+from etils import epath
 
+from clmrc_jax import sharding
 from clmrc_jax.data.corruption import corrupt_spans, mask_tokens
 from clmrc_jax.data.generator_features import (
     GeneratorFormat,
@@ -21,8 +24,11 @@ from clmrc_jax.data.generator_features import (
 from clmrc_jax.data.pipeline import make_dataset, pad_to_bucket
 from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.data.world_facts.corpus import load_world_facts
+from clmrc_jax.data.world_facts.exercises import Exercises
 from clmrc_jax.models import bert, biencoder, mt5
-from clmrc_jax.train import objectives
+from clmrc_jax.pipelines.models import train_vocabulary
+from clmrc_jax.train import objectives, pretrained
 from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.optimizer import OptimizerConfig
 
@@ -198,3 +204,33 @@ def _fit(config, objective, axes, params, transform, workdir, name, mesh):
         log_every=config.log_every,
         save_every=config.save_every,
     )
+
+
+def main(config, workdir: str, output: str) -> None:
+    """Vocabulary, encoder and generator; exports both models as float16 folders to `output`.
+
+    Every part continues where it was killed when the same command runs again.
+    """
+    folder, begin = epath.Path(workdir), time.monotonic()
+    exercises = Exercises(load_world_facts("full"), config.seed)
+    v = config.vocabulary
+    if not (folder / "spiece.model").exists():
+        texts = vocabulary_texts(exercises, v.texts)
+        train_vocabulary(texts, folder, vocab_size=v.size, sentinels=v.sentinels, seed=v.seed)
+    vocabulary = str(folder / "spiece.model")
+    mesh = sharding.make_mesh()
+    encoder = pretrain_encoder(config.encoder, exercises, vocabulary, workdir, mesh)
+    generator = pretrain_generator(config.generator, exercises, vocabulary, workdir, mesh)
+    export(output, encoder, generator, vocabulary)
+    print(f"wrote {output} after {time.monotonic() - begin:.0f} s")
+
+
+def export(output: str, encoder, generator, vocabulary: str) -> None:
+    """Writes (config, parameters) of both models to `output`/mbert and /mt5, in float16."""
+
+    def half(params):
+        return jax.tree.map(lambda x: np.asarray(x, np.float16), jax.device_get(params))
+
+    folder = epath.Path(output)
+    pretrained.save_bert(folder / "mbert", encoder[0], half(encoder[1]), (vocabulary,))
+    pretrained.save_mt5(folder / "mt5", generator[0], half(generator[1]), (vocabulary,))

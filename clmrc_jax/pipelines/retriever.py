@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from clmrc_jax.data.pipeline import make_dataset
-from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches
+from clmrc_jax.data.retriever_features import POSITIVES, RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder
 from clmrc_jax.models.biencoder import BiEncoderConfig
-from clmrc_jax.retrieval.batches import BatchPlan
+from clmrc_jax.retrieval.batches import BatchPlan, PassageTokens
 from clmrc_jax.retrieval.embeddings import fingerprint_of
 from clmrc_jax.retrieval.encode import encode_corpus, encode_questions
 from clmrc_jax.train.loop import Trainer
@@ -50,6 +51,11 @@ class RetrieverTraining:
     embeddings: str = "float16"
     shard_rows: int = 1 << 18
     tokenizer_workers: int = 0
+
+    def __post_init__(self):
+        if self.positives not in POSITIVES:
+            known = ", ".join(POSITIVES)
+            raise InputError(f"positives {self.positives!r}: choose one of {known}")
 
     def steps_of(self, round: int) -> int:
         """Updates in a round."""
@@ -188,10 +194,12 @@ class Retriever:
         return encode_corpus(
             lambda ids, mask: self._encode_passages(params, ids, mask),
             store,
-            PassageTokenizer(self.tokenizer_folder, self.format),
+            PassageTokens(self.tokenizer_folder, self.format),
             folder,
             plan=self._plan(self.format.passage_buckets),
-            fingerprint=fingerprint_of(params, model=self.model, format=self.format),
+            fingerprint=fingerprint_of(
+                params, model=self.model, format=self.format, corpus=_corpus_identity(store)
+            ),
             dtype=t.embeddings,
             shard_rows=t.shard_rows,
             normalized=self.model.normalize,
@@ -218,20 +226,13 @@ class Retriever:
         return BatchPlan(self.training.encode_batch, buckets, multiple=self.mesh.shape["data"])
 
 
+def _corpus_identity(store) -> tuple:
+    """What tells corpora apart without reading them: size, languages, first and last id."""
+    return len(store), *store.language_counts().items(), store[0].id, store[len(store) - 1].id
+
+
 def _ragged(batch, side: str) -> list[list[int]]:
     ids, mask = (
         batch[f"{side}_{x}"].reshape(-1, batch[f"{side}_{x}"].shape[-1]) for x in ("ids", "mask")
     )
     return [row[keep].tolist() for row, keep in zip(ids, mask)]
-
-
-@dataclasses.dataclass(frozen=True)
-class PassageTokenizer:
-    """Passages -> token ids; a specification that pickles and loads its tokenizer on first use."""
-
-    tokenizer_folder: str
-    format: RetrieverFormat
-
-    def __call__(self, passages) -> list[list[int]]:
-        tokenizer = load_tokenizer(self.tokenizer_folder)
-        return self.format.passages(tokenizer, [(p.title, p.text) for p in passages])

@@ -5,15 +5,24 @@ from typing import TypeVar
 
 from clmrc_jax.data.generator_features import GeneratorFormat
 from clmrc_jax.data.retriever_features import RetrieverFormat
+from clmrc_jax.evaluate.xor import MODES
 from clmrc_jax.files import InputError
-from clmrc_jax.pipelines.corpora import CorpusSettings
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.biencoder import BiEncoderConfig
+from clmrc_jax.pipelines.corpora import SPLITS, CorpusSettings
 from clmrc_jax.pipelines.generator import GeneratorTraining
 from clmrc_jax.pipelines.mining import MiningRules
 from clmrc_jax.pipelines.retriever import RetrieverTraining
+from clmrc_jax.retrieval.index import KINDS
 from clmrc_jax.retrieval.scann_index import ScannConfig
 from clmrc_jax.train.optimizer import OptimizerConfig
 
 T = TypeVar("T")
+
+
+def _check_choice(name: str, value: str, known) -> None:
+    if value not in known:
+        raise InputError(f"{name} {value!r}: choose one of {', '.join(known)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +32,9 @@ class IndexSettings:
     kind: str = "scann"
     top_k: int = 20
     scann: ScannConfig = dataclasses.field(default_factory=ScannConfig)
+
+    def __post_init__(self):
+        _check_choice("kind", self.kind, KINDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +50,10 @@ class EvaluationSettings:
     recall_at: int = 10
     closed_book: bool = True
     examples: int = 8
+
+    def __post_init__(self):
+        _check_choice("split", self.split, SPLITS)
+        _check_choice("scorer", self.scorer, MODES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +97,13 @@ class CoraSettings:
     mining: MiningRules
     evaluation: EvaluationSettings
 
+    def __post_init__(self):
+        self.biencoder(BertConfig())  # bad values of the head are found before any work
+
+    def biencoder(self, bert: BertConfig) -> BiEncoderConfig:
+        """The retriever's model on a given BERT."""
+        return build(BiEncoderConfig, {"bert": bert, **self.retriever_head}, "retriever_head.")
+
 
 def build(cls: type[T], values: dict, where: str) -> T:
     """`cls(**values)` with nested dataclasses; an unknown key is an InputError naming the known."""
@@ -101,12 +124,14 @@ def build(cls: type[T], values: dict, where: str) -> T:
     made = {}
     for key, value in values.items():
         kind = fields[key].type
-        if dataclasses.is_dataclass(kind):
+        if dataclasses.is_dataclass(kind) and not isinstance(value, kind):
             made[key] = build(kind, dict(value), f"{where}{key}.")
         else:
             made[key] = _frozen(value)
     try:
         return cls(**made)
+    except InputError as error:
+        raise InputError(f"config {where}{error}" if where else str(error)) from error
     except (TypeError, ValueError) as error:
         raise InputError(f"config {where.rstrip('.') or cls.__name__}: {error}") from error
 

@@ -5,10 +5,11 @@ import time
 
 import jax
 
+from clmrc_jax.files import write_json
 from clmrc_jax.pipelines.cora import Cora
 from clmrc_jax.pipelines.results import finish
-from clmrc_jax.pipelines.settings import cora_settings
-from clmrc_jax.pipelines.stages import Run, workdir_lock
+from clmrc_jax.pipelines.settings import CoraSettings, cora_settings, plain
+from clmrc_jax.pipelines.stages import MANIFEST, Run, workdir_lock
 
 
 def main(config, workdir: str, *, dry_run: bool = False, as_json: bool = False) -> dict:
@@ -25,9 +26,21 @@ def main(config, workdir: str, *, dry_run: bool = False, as_json: bool = False) 
     run = Run(workdir)
     with workdir_lock(workdir):
         use_compilation_cache(run.path("compilation_cache"))
+        record_settings(settings, run)
         cora = Cora(settings, run)
         cora.train()
         return finish(cora, time.monotonic() - begin, as_json=as_json)
+
+
+def record_settings(settings: CoraSettings, run: Run) -> None:
+    """Writes workdir/config.json, from which `ask` rebuilds the run.
+
+    The first model fixes it: a later start with other settings, which the stages refuse, must
+    not change what the finished rounds are read with.
+    """
+    path = run.path("config.json")
+    if not (path.exists() and run.path("round_0", "mdpr", MANIFEST).exists()):
+        write_json(path, plain(settings))
 
 
 def use_compilation_cache(folder) -> None:

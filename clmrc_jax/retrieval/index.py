@@ -1,6 +1,7 @@
 """Opens a search index by name: the one place where backends are chosen."""
 
 import os
+import sys
 
 import numpy as np
 from etils import epath
@@ -33,7 +34,7 @@ def open_index(
     folder: where a ScaNN index is saved and found again; an index of other embeddings there
     is replaced.   queries: sample questions [q, d] for the recall measurement; without them
     rows of the corpus stand in.   exact_options: of ExactIndex.
-    The recall against exact search is measured and printed whenever an index is built; it is
+    The recall against exact search is measured and printed (stderr) whenever an index is built; it is
     1.0 by definition for exact backends. Raises InputError for an unknown kind.
     """
     if kind == "exact":
@@ -53,7 +54,8 @@ def open_index(
     index.manifest |= {"recall": value, "recall_at": _RECALL_AT, "recall_queries": len(sample)}
     print(
         f"  scann ({index.manifest['method']}, {index.count:,} rows): recall@{_RECALL_AT} "
-        f"{value:.4f} against exact search on {len(sample)} questions"
+        f"{value:.4f} against exact search on {len(sample)} questions",
+        file=sys.stderr,  # stdout may be JSON
     )
     if folder is not None:
         index.save(folder)

@@ -2,7 +2,8 @@
 
     {q_id, question, lang, answers, ctxs: [{id, lang, article_id, title, text, score}]}
 
-One row per question, in the order of the questions, passages best first. The question is the
+One row per question, in the order of the questions, passages best first; `answer_lang` too where
+the answers are in another language than the question (XOR-Full's training set). The question is the
 text as asked: a language tag belongs to the formatter of a model, never to a file.
 """
 
@@ -36,11 +37,13 @@ def run_rows(questions: Sequence, scores: np.ndarray, rows: np.ndarray, store) -
         passages = dict(zip(needed, map(dataclasses.asdict, store.get_many(needed))))
         for question, q_scores, q_rows in zip(questions[part], scores[part], rows[part]):
             found = zip(q_rows.tolist(), q_scores.tolist())
+            answer_lang = getattr(question, "answer_lang", question.lang)
             yield {
                 "q_id": question.id,
                 "question": question.question,
                 "lang": question.lang,
                 "answers": list(question.answers),
+                **({"answer_lang": answer_lang} if answer_lang != question.lang else {}),
                 "ctxs": [passages[r] | {"score": round(s, 6)} for r, s in found if r >= 0],
             }
 

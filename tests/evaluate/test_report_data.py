@@ -37,7 +37,7 @@ def test_number_that_is_absent_is_a_dash_and_zero_is_zero():
 
 
 def test_mark_compares_after_normalisation_in_the_language():
-    example = {"lang": "en", "answers": ["The Euro"], "prediction": "euro."}
+    example = {"lang": "en", "answers": ["Euro"], "prediction": "EURO."}
     assert mark(example) == "✓"
     assert mark(example | {"prediction": "yen"}) == "✗"
     assert mark(example | {"prediction": ""}) == "✗"

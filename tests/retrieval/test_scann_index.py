@@ -94,13 +94,13 @@ def test_open_index_builds_once_prints_recall_and_reloads(tmp_path, capsys):
     store = _store(tmp_path / "e", corpus)
     index, value = open_index("scann", store, folder=tmp_path / "i", queries=queries, scann=TREE)
     assert value > 0.95
-    assert f"recall@10 {value:.4f} against exact search on 60 questions" in capsys.readouterr().out
+    assert f"recall@10 {value:.4f} against exact search on 60 questions" in capsys.readouterr().err
     again, same = open_index("scann", store, folder=tmp_path / "i", scann=TREE)
-    assert same == value and capsys.readouterr().out == ""
+    assert same == value and capsys.readouterr().err == ""
     np.testing.assert_array_equal(again.search(queries, 5)[1], index.search(queries, 5)[1])
     other = _store(tmp_path / "e2", corpus[::-1].copy(), fingerprint="g")
     open_index("scann", other, folder=tmp_path / "i", scann=TREE)
-    assert "recall@10" in capsys.readouterr().out, "an index of other embeddings is replaced"
+    assert "recall@10" in capsys.readouterr().err, "an index of other embeddings is replaced"
 
 
 @pytest.mark.parametrize("kind", ["exact", "numpy"])

@@ -1,0 +1,341 @@
+"""What a run will need, before it starts: `tpu_train.py --dry_run`.
+
+Parameters, memory per device, host memory, disk, and time per stage, from the config alone:
+nothing is downloaded, allocated or written. The formulas are in `estimates`; what is assumed
+rather than counted is listed under the tables.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jax.sharding import AbstractMesh
+
+from clmrc_jax.files import InputError, read_json
+from clmrc_jax.models import bert, biencoder, mt5
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.biencoder import BiEncoderConfig
+from clmrc_jax.models.mt5 import Mt5Config
+from clmrc_jax.pipelines import estimates, plan_tables
+from clmrc_jax.pipelines.counts import Counts, corpus_counts
+from clmrc_jax.pipelines.models import source_folder
+from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
+from clmrc_jax.sharding import DEFAULT_RULES
+from clmrc_jax.train.metrics import PEAK_TFLOPS
+
+# Sizes of published models, so that a plan needs no download. {}: the dataclass' defaults.
+_E5_SMALL = {
+    "vocab_size": 250037,
+    "hidden_size": 384,
+    "intermediate_size": 1536,
+}
+PUBLISHED = {
+    "google-bert/bert-base-multilingual-uncased": {},
+    "google/mt5-base": {},
+    "intfloat/multilingual-e5-small": _E5_SMALL,
+}
+# Share of the peak that each kind of work reaches; decoding waits for memory, not arithmetic.
+UTILISATION = {"train": 0.4, "encode": 0.5, "search": 0.3, "generate": 0.03}
+CPU_GFLOPS = 64.0  # of a core: 32 float32 operations per cycle (AVX2) at 2 GHz
+LINKED = 10  # candidates from language links per annotated English question
+
+
+def print_plan(settings: CoraSettings, as_json: bool = False) -> dict:
+    """Prints the plan as tables, or as one JSON object; returns it.
+
+    Raises InputError for a corpus that cannot be read and for models that do not fit the mesh.
+    """
+    plan = make_plan(settings)
+    if as_json:
+        print(json.dumps(plan, indent=1))
+    else:
+        plan_tables.show(plan)
+    return plan
+
+
+def make_plan(s: CoraSettings) -> dict:
+    """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None."""
+    counts, mesh, notes = corpus_counts(s.corpus), _mesh(s.mesh), []
+    configs = {"retriever": _config_of(s.retriever_model, "bert", notes)}
+    configs["generator"] = _config_of(s.generator_model, "mt5", notes) if s.generate else None
+    devices = _devices(mesh)
+    stages = _stages(s, counts, configs, devices)
+    notes += _assumptions(counts, devices)
+    return {
+        "name": s.name,
+        "devices": devices,
+        "corpus": dataclasses.asdict(counts),
+        "models": _models(s, configs),
+        "memory": _memory(s, counts, configs, mesh),
+        "host": _host(s, counts, configs),
+        "disk": _disk(s, counts, configs),
+        "stages": stages,
+        "seconds": _total(stage["seconds"] for stage in stages),
+        "notes": notes,
+    }
+
+
+def _total(values: Iterable) -> float | None:
+    values = list(values)
+    return None if None in values else sum(values)
+
+
+def _mesh(sizes: dict) -> AbstractMesh:
+    """The mesh of the config; it may be larger than this machine, to plan for another one."""
+    data, model = sizes.get("data", -1), sizes.get("model", 1)
+    if data == -1:
+        data = max(1, jax.device_count() // model)
+    if min(data, model) < 1:
+        raise InputError(f"mesh {sizes}: sizes must be positive (data may be -1, all devices)")
+    axis_types = (jax.sharding.AxisType.Auto,) * 2
+    return AbstractMesh((data, model), ("data", "model"), axis_types)
+
+
+def _devices(mesh: AbstractMesh) -> dict:
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        peak = CPU_GFLOPS * 1e9 * (os.cpu_count() or 1) / jax.device_count()
+    else:
+        known = PEAK_TFLOPS.get(device.device_kind)
+        peak = known and known * 1e12
+    memory = (device.memory_stats() or {}).get("bytes_limit")
+    return {
+        "kind": device.device_kind,
+        "planned": mesh.size,
+        "present": jax.device_count(),
+        "mesh": dict(mesh.shape),
+        "peak_flops": peak,
+        "memory_bytes": memory,
+        "utilisation": UTILISATION,
+    }
+
+
+def _config_of(source: ModelSource, kind: str, notes: list[str]) -> BertConfig | Mt5Config | None:
+    """The model's sizes without its weights; None, and a note, when nothing tells them."""
+    cls = BertConfig if kind == "bert" else Mt5Config
+    try:
+        folder = source_folder(source, kind)
+    except InputError as error:
+        notes.append(f"{kind} sizes unknown: {error}")
+        return None
+    if not folder:
+        return cls(**{"vocab_size": source.vocabulary} | source.sizes)
+    raw = _published_sizes(folder)
+    if raw is None and "vocab_size" not in source.sizes:
+        notes.append(
+            f"{kind} sizes unknown: {folder} is neither a folder nor in the hub's cache; "
+            f"load it once, or give its sizes in the config"
+        )
+        return None
+    names = {field.name for field in dataclasses.fields(cls)} - {"dtype", "remat"}
+    known = {name: value for name, value in (raw or {}).items() if name in names and value}
+    if kind == "mt5" and raw and "num_layers" in raw:
+        known.setdefault("num_decoder_layers", raw["num_layers"])
+        known["tie_word_embeddings"] = raw.get("model_type") == "t5" and raw.get(
+            "tie_word_embeddings", True
+        )
+    return cls(**known | source.sizes)
+
+
+def _published_sizes(folder_or_id: str) -> dict | None:
+    """config.json of a folder or of a cached hub id, or the table's row; never the network."""
+    local = epath.Path(folder_or_id) / "config.json"
+    if local.exists():
+        return read_json(local)
+    if folder_or_id in PUBLISHED:
+        return PUBLISHED[folder_or_id]
+    if folder_or_id.count("/") != 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache  # slow to import, needed only here
+
+    cached = try_to_load_from_cache(folder_or_id, "config.json")
+    return read_json(cached) if isinstance(cached, str) else None
+
+
+def _bi_encoder(s: CoraSettings, config: BertConfig) -> BiEncoderConfig:
+    return BiEncoderConfig(bert=config, **s.retriever_head)
+
+
+def _models(s: CoraSettings, configs: dict) -> dict:
+    inits = {"retriever": lambda c: lambda key: biencoder.init(_bi_encoder(s, c), key)}
+    inits["generator"] = lambda c: lambda key: mt5.init(c, key)
+    sources = {"retriever": s.retriever_model, "generator": s.generator_model}
+    return {
+        name: {
+            "from": sources[name].pretrained or "random weights",
+            "parameters": config and estimates.parameter_count(inits[name](config)),
+            "sizes": config and dataclasses.asdict(config),
+        }
+        for name, config in configs.items()
+        if name == "retriever" or s.generate
+    }
+
+
+def _memory(s: CoraSettings, counts: Counts, configs: dict, mesh: AbstractMesh) -> dict:
+    """Bytes on one device, by phase and part. `held`: parameters of both models stay loaded."""
+    rules = {**DEFAULT_RULES, **s.rules}
+    phases, held = {}, 0
+    if configs["retriever"]:
+        model = _bi_encoder(s, configs["retriever"])
+        phases |= estimates.retriever_memory(s, model, mesh, rules)
+        held += phases["train mDPR"]["parameters"]
+        if s.index.kind in ("exact", "scann"):  # ScaNN's recall is measured against exact search
+            rows = -(-counts.passages // mesh.size)
+            phases["exact search"] = {"embeddings": rows * model.embedding_size * estimates.FLOAT32}
+    if configs["generator"]:
+        phases |= estimates.generator_memory(s, configs["generator"], mesh, rules)
+        held += phases["train mGEN"]["parameters"]
+    for parts in phases.values():
+        parts["held"] = held
+        parts["total"] = sum(parts.values())
+    return phases
+
+
+def _width(s: CoraSettings, config: BertConfig | None) -> int | None:
+    return config and _bi_encoder(s, config).embedding_size
+
+
+def _host(s: CoraSettings, counts: Counts, configs: dict) -> dict:
+    """Bytes of host memory at the largest stage: building the index.
+
+    ScaNN: n * d * 4 for the matrix it is given, its own copy for reordering (4, 2 or 1 bytes a
+    number), and a 4-bit code per block of dimensions. numpy: embeddings are mapped, not loaded.
+    """
+    width = _width(s, configs["retriever"])
+    if width is None or s.index.kind != "scann":
+        return {}
+    cells = counts.passages * width
+    parts = {"float32 matrix": cells * 4, "reordering copy": _reorder_bytes(s, cells)}
+    if counts.passages >= s.index.scann.brute_force_below:
+        parts["hash codes"] = _code_bytes(s, cells)
+    return parts | {"total": sum(parts.values())}
+
+
+def _reorder_bytes(s: CoraSettings, cells: int) -> int:
+    return cells * {"float32": 4, "bfloat16": 2, "int8": 1}[s.index.scann.storage]
+
+
+def _code_bytes(s: CoraSettings, cells: int) -> int:
+    return cells // (2 * s.index.scann.dimensions_per_block)
+
+
+def _disk(s: CoraSettings, counts: Counts, configs: dict) -> dict:
+    """Bytes in the workdir at the end of the run, and the checkpoints of the running training.
+
+    Every round keeps embeddings, index, retrieval runs, and each model twice (the training's
+    last parameters and the Hugging Face folder), float32. A running training has two
+    checkpoints of parameters and statistics, and the best parameters.
+    """
+    rounds, width = s.rounds + 1, _width(s, configs["retriever"])
+    run_rows = counts.questions * s.index.top_k * rounds
+    disk = {
+        "passage store": int(counts.passages * counts.passage_bytes),
+        "retrieval runs": int(run_rows * counts.passage_bytes),
+    }
+    if width is not None:
+        number = jnp.dtype(s.retriever.embeddings).itemsize
+        scale = 4 if s.retriever.embeddings == "int8" else 0
+        disk["embeddings"] = rounds * counts.passages * (width * number + scale)
+        if s.index.kind == "scann":
+            cells = rounds * counts.passages * width
+            coded = counts.passages >= s.index.scann.brute_force_below
+            disk["index"] = _reorder_bytes(s, cells) + (_code_bytes(s, cells) if coded else 0)
+    sizes = [m["parameters"] for m in _models(s, configs).values() if m["parameters"]]
+    if sizes:
+        disk["models"] = rounds * 2 * estimates.FLOAT32 * sum(sizes)
+        disk["checkpoints while training"] = 7 * estimates.FLOAT32 * max(sizes)
+    return disk | {"total": sum(disk.values())}
+
+
+def _stages(s: CoraSettings, counts: Counts, configs: dict, devices: dict) -> list[dict]:
+    """One row per stage and round: count, unit, operations and seconds."""
+    stages = []
+    for round in range(s.rounds + 1):
+        work = _retriever_work(s, counts, configs["retriever"], round)
+        if s.generate:
+            work += _generator_work(s, counts, configs["generator"], round)
+        for name, count, unit, pieces in work:
+            seconds = pieces and _total(_seconds(kind, x, devices) for kind, x in pieces.items())
+            flops = pieces and sum(pieces.values())
+            row = {"round": round, "stage": name, "count": count, "unit": unit}
+            stages.append(row | {"flops": flops, "seconds": seconds})
+    return stages
+
+
+def _seconds(kind: str, flops: float, devices: dict) -> float | None:
+    if kind == "host":
+        return flops / (CPU_GFLOPS * 1e9 * (os.cpu_count() or 1) * UTILISATION["search"])
+    peak = devices["peak_flops"]
+    return None if peak is None else flops / (peak * devices["planned"] * UTILISATION[kind])
+
+
+def _retriever_work(s: CoraSettings, counts: Counts, config: BertConfig | None, round: int) -> list:
+    """(stage, count, unit, {kind of work: operations}) of a round's retrieval half."""
+    steps = s.retriever.steps_of(round)
+    if config is None:
+        pieces = [None] * 3
+    else:
+        f, n = s.retriever_format, counts.passages
+        typical = sum(f.passage_buckets) // len(f.passage_buckets)
+        queries = bert.forward_flops(config, counts.questions, f.question_buckets[0])
+        scores = 2.0 * counts.questions * n * _width(s, config)
+        if s.index.kind == "scann" and n >= s.index.scann.tree_above:
+            # a tenth of the leaves is visited; one table look-up per block and row
+            scores /= 10 * 2 * s.index.scann.dimensions_per_block
+        pieces = [
+            {"train": estimates.retriever_training_flops(s, config, steps)},
+            {"encode": bert.forward_flops(config, n, typical)},
+            {"encode": queries, "search" if s.index.kind == "exact" else "host": scores},
+        ]
+    return [
+        ("train mDPR", steps, "steps", pieces[0]),
+        ("encode and index", counts.passages, "passages", pieces[1]),
+        ("retrieve", counts.questions, "questions", pieces[2]),
+    ]
+
+
+def _generator_work(s: CoraSettings, counts: Counts, config: Mt5Config | None, round: int) -> list:
+    """As `_retriever_work`: training mGEN, labelling candidates, answering (twice: closed book)."""
+    t, f, e = s.generator, s.generator_format, s.evaluation
+    steps, last = t.steps_of(round), round == s.rounds
+    candidates = counts.train * s.mining.retrieved
+    candidates += counts.english * LINKED if s.mining.language_links else 0
+    answers = getattr(counts, e.split)
+    source = f.source_length * (f.passages if f.fusion else 1)
+
+    def generation(rows, length, beams):
+        encoder, decoder = estimates.generation_flops(config, rows, length, t.max_length, beams)
+        return {"encode": encoder, "generate": decoder}
+
+    training = labels = final = None
+    if config is not None:
+        training = {"train": estimates.generator_training_flops(s, config, steps)}
+        labels = generation(candidates, f.source_buckets[0], 1)
+        final = generation(answers, source, t.beams)
+        if e.closed_book:
+            closed = generation(answers, f.source_buckets[0], t.beams)
+            final = {kind: final[kind] + closed[kind] for kind in final}
+    work = [("train mGEN", steps, "steps", training)]
+    work += [] if last else [("label candidates", candidates, "passages", labels)]
+    return [*work, ("answer", answers, "questions", final)]
+
+
+def _assumptions(counts: Counts, devices: dict) -> list[str]:
+    shares = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in UTILISATION.items())
+    notes = [
+        f"corpus counts: {counts.origin}",
+        f"time: questions of the shortest bucket, all else at full length, at these shares of the peak: {shares}; compilation, reading and "
+        "index building come on top",
+        f"labelling: {LINKED} candidates from language links per annotated English question",
+    ]
+    if devices["kind"] == "cpu":
+        notes.append(f"CPU peak: {CPU_GFLOPS:.0f} GFLOP/s per core, {os.cpu_count()} cores")
+    elif devices["peak_flops"] is None:
+        notes.append(f"no time: the peak of {devices['kind']!r} is not in train/metrics.py")
+    if devices["planned"] != devices["present"]:
+        notes.append(f"planned for {devices['planned']} devices, {devices['present']} present")
+    return notes
