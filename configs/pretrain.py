@@ -58,7 +58,7 @@ def get_config():
             },
             "seed": 2,
             "examples": 10_000_000,
-            "steps": 6000,
+            "steps": 5500,
             "batch_size": 24,
             "passages": 3,
             "source_buckets": (96, 160, 224, 288),

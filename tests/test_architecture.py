@@ -96,6 +96,8 @@ def test_nothing_needs_tensorflow_or_pytorch():
 @pytest.mark.parametrize("path", PYTHON, ids=name_of)
 def test_files_and_functions_are_small(path):
     assert len(path.read_text("utf-8").splitlines()) <= 400, "split the file by noun"
+    if path.parent.name == "configs":
+        return  # there a function is a table
     for node, _ in functions(path):
         lines = node.end_lineno - node.lineno + 1
         assert lines <= 60, f"{name_of(path)}: {node.name} has {lines} lines"
@@ -107,6 +109,7 @@ def test_public_functions_and_modules_are_documented(path):
     assert not tree.body or ast.get_docstring(tree), "a module says what it is about"
     for node, public in functions(path):
         long = node.end_lineno - node.lineno + 1 > 5
+        public &= node.name != "setup"  # Linen's hook: its class is documented
         if public and long and not ast.get_docstring(node):
             pytest.fail(f"{name_of(path)}: {node.name} has no docstring")
 
@@ -133,10 +136,8 @@ def test_every_file_has_its_test_file():
     for path in FILES:
         inside = path.relative_to(PACKAGE)
         test = ROOT / "tests" / inside.parent / f"test_{inside.stem}.py"
-        tested_as_a_whole = (
-            ROOT / "tests" / inside.parent.with_name(f"test_{inside.parent.name}.py")
-        )
-        if inside.stem != "__init__" and not (test.exists() or tested_as_a_whole.exists()):
+        as_a_whole = test.parent.parent / f"test_{inside.parent.name}.py"
+        if inside.stem != "__init__" and not (test.exists() or as_a_whole.exists()):
             missing.append(str(inside))
     assert not missing, f"no test file for {', '.join(missing)}"
 

@@ -62,8 +62,8 @@ def _device_bytes(tree) -> int:
 
 
 def _attention_bytes(pairs: float, itemsize: int) -> float:
-    """Probabilities of query-key pairs, in float32 from the softmax and once in the compute dtype."""
-    return pairs * (FLOAT32 + itemsize)
+    """Per query-key pair: float32 probability, dropout's mask, and what is left, to multiply."""
+    return pairs * (FLOAT32 + 1 + itemsize)
 
 
 def bert_layer_bytes(config: BertConfig, rows: float, length: int) -> float:
@@ -79,7 +79,10 @@ def bert_layer_bytes(config: BertConfig, rows: float, length: int) -> float:
 
 
 def bert_training_bytes(config: BertConfig, rows: float, length: int) -> float:
-    """Kept for the backward pass: every layer, or with remat every layer's input and one layer."""
+    """Kept for the backward pass: every layer, or with remat every layer's input and one layer.
+
+    XLA's CPU compiler undoes most of remat; the estimate is that of an accelerator.
+    """
     layer = bert_layer_bytes(config, rows, length)
     if not config.remat:
         return config.num_hidden_layers * layer

@@ -63,16 +63,16 @@ def make_plan(s: CoraSettings) -> dict:
     configs = {"retriever": _config_of(s.retriever_model, "bert", notes)}
     configs["generator"] = _config_of(s.generator_model, "mt5", notes) if s.generate else None
     devices = _devices(mesh)
-    stages = _stages(s, counts, configs, devices)
+    models, stages = _models(s, configs), _stages(s, counts, configs, devices)
     notes += _assumptions(counts, devices)
     return {
         "name": s.name,
         "devices": devices,
         "corpus": dataclasses.asdict(counts),
-        "models": _models(s, configs),
+        "models": models,
         "memory": _memory(s, counts, configs, mesh),
         "host": _host(s, counts, configs),
-        "disk": _disk(s, counts, configs),
+        "disk": _disk(s, counts, models, _width(s, configs["retriever"])),
         "stages": stages,
         "seconds": _total(stage["seconds"] for stage in stages),
         "notes": notes,
@@ -223,14 +223,14 @@ def _code_bytes(s: CoraSettings, cells: int) -> int:
     return cells // (2 * s.index.scann.dimensions_per_block)
 
 
-def _disk(s: CoraSettings, counts: Counts, configs: dict) -> dict:
+def _disk(s: CoraSettings, counts: Counts, models: dict, width: int | None) -> dict:
     """Bytes in the workdir at the end of the run, and the checkpoints of the running training.
 
     Every round keeps embeddings, index, retrieval runs, and each model twice (the training's
     last parameters and the Hugging Face folder), float32. A running training has two
     checkpoints of parameters and statistics, and the best parameters.
     """
-    rounds, width = s.rounds + 1, _width(s, configs["retriever"])
+    rounds = s.rounds + 1
     run_rows = counts.questions * s.index.top_k * rounds
     disk = {
         "passage store": int(counts.passages * counts.passage_bytes),
@@ -244,7 +244,7 @@ def _disk(s: CoraSettings, counts: Counts, configs: dict) -> dict:
             cells = rounds * counts.passages * width
             coded = counts.passages >= s.index.scann.brute_force_below
             disk["index"] = _reorder_bytes(s, cells) + (_code_bytes(s, cells) if coded else 0)
-    sizes = [m["parameters"] for m in _models(s, configs).values() if m["parameters"]]
+    sizes = [m["parameters"] for m in models.values() if m["parameters"]]
     if sizes:
         disk["models"] = rounds * 2 * estimates.FLOAT32 * sum(sizes)
         disk["checkpoints while training"] = 7 * estimates.FLOAT32 * max(sizes)

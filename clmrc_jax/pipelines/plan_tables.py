@@ -20,7 +20,9 @@ def show(plan: dict, console: Console | None = None) -> None:
         f"{c['passages']:,} passages; {c['train']:,} / {c['dev']:,} / {c['test']:,} "
         "questions to train, validate and test"
     )
-    console.print(_models(plan["models"]), _memory(plan["memory"], d["memory_bytes"]))
+    console.print(_models(plan["models"]))
+    if plan["memory"]:
+        console.print(_memory(plan["memory"], d["memory_bytes"]))
     for name in ("host", "disk"):
         if plan[name]:
             console.print(_sizes("host memory" if name == "host" else name, plan[name]))

@@ -180,6 +180,9 @@ def pretrain_generator(config, exercises, tokenizer_folder: str, workdir, mesh):
         tokenizer, exercises, format, corrupted_share=config.corrupted_share
     )
     params = mt5.init(model, jax.random.key(config.seed))
+    # Copying a token is then a linear map of its embedding, not 6000 rows to learn one by one;
+    # from here on input and output embeddings go their own ways.
+    params["lm_head"]["kernel"] = params["shared"]["embedding"].T * model.d_model**-0.5
     objective = objectives.seq2seq_objective(model)
     result = _fit(config, objective, mt5.PARAM_AXES, params, transform, workdir, "generator", mesh)
     return model, result.params
@@ -227,10 +230,9 @@ def main(config, workdir: str, output: str) -> None:
 
 def export(output: str, encoder, generator, vocabulary: str) -> None:
     """Writes (config, parameters) of both models to `output`/mbert and /mt5, in float16."""
-
-    def half(params):
-        return jax.tree.map(lambda x: np.asarray(x, np.float16), jax.device_get(params))
-
     folder = epath.Path(output)
-    pretrained.save_bert(folder / "mbert", encoder[0], half(encoder[1]), (vocabulary,))
-    pretrained.save_mt5(folder / "mt5", generator[0], half(generator[1]), (vocabulary,))
+    for save, name, (model, params) in (
+        (pretrained.save_bert, "mbert", encoder),
+        (pretrained.save_mt5, "mt5", generator),
+    ):
+        save(folder / name, model, jax.device_get(params), (vocabulary,), stored="float16")

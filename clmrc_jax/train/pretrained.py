@@ -94,11 +94,13 @@ def save_bert(
     tokenizer_files: Iterable[Pathlike] = (),
     *,
     file_format: str = "safetensors",
+    stored: str = "float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Writes a folder that `transformers.AutoModel.from_pretrained` reads.
 
     tokenizer_files: copied beside the weights.   file_format: "safetensors" or "msgpack"
+    stored: "float32" or "float16" (half the size; readers upcast)
     The folder appears whole or not at all; an older one of that name is replaced.
     """
     raw = {
@@ -107,9 +109,9 @@ def save_bert(
         "model_type": "bert",
         "hidden_act": "gelu",
         "position_embedding_type": "absolute",
-        "dtype": "float32",
+        "dtype": stored,
     }
-    tensors = weight_maps.bert_to_published(config, params)
+    tensors = _stored_as(stored, weight_maps.bert_to_published(config, params))
     files = _weight_files(weight_maps.bert_weights(config), tensors, file_format, max_shard_bytes)
     _write_folder(folder, raw, files, tokenizer_files)
 
@@ -121,6 +123,7 @@ def save_mt5(
     tokenizer_files: Iterable[Pathlike] = (),
     *,
     file_format: str = "safetensors",
+    stored: str = "float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Writes a folder that `transformers.AutoModelForSeq2SeqLM.from_pretrained` reads.
@@ -134,9 +137,9 @@ def save_mt5(
         "model_type": kind,
         "feed_forward_proj": "gated-gelu",
         "is_encoder_decoder": True,
-        "dtype": "float32",
+        "dtype": stored,
     }
-    tensors = weight_maps.mt5_to_published(config, params)
+    tensors = _stored_as(stored, weight_maps.mt5_to_published(config, params))
     files = _weight_files(weight_maps.mt5_weights(config), tensors, file_format, max_shard_bytes)
     _write_folder(folder, raw, files, tokenizer_files)
 
@@ -280,6 +283,12 @@ def _build(cls, raw: dict, overrides: dict):
 def _public_fields(config: BertConfig | Mt5Config) -> dict:
     raw = dataclasses.asdict(config)
     return {key: value for key, value in raw.items() if key not in ("dtype", "remat")}
+
+
+def _stored_as(dtype: str, tensors: weight_maps.Tensors) -> weight_maps.Tensors:
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"stored {dtype!r} must be 'float32' or 'float16'")
+    return {name: tensor.astype(dtype) for name, tensor in tensors.items()}
 
 
 def _weight_files(

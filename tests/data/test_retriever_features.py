@@ -11,7 +11,7 @@ from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batch
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError
 
-FORMAT = RetrieverFormat(question_buckets=(8, 24), passage_buckets=(16, 32))
+FORMAT = RetrieverFormat(question_buckets=(16, 24), passage_buckets=(24, 32))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_batch_has_the_shapes_and_masks_of_the_contract(tokenizer):
     transform = contrastive_batches(tokenizer, FORMAT, hard_negatives=2)
     rows = [row([ctx(1, "a")], [ctx(2, "a"), ctx(3, "b"), ctx(4)]), row([ctx(5)], [ctx(6, "b")])]
     batch = transform(rows, rng(), 0)
-    assert batch["question_ids"].shape == (2, 8) and batch["passage_ids"].shape == (2, 3, 16)
+    assert batch["question_ids"].shape == (2, 16) and batch["passage_ids"].shape == (2, 3, 24)
     for name in ("question_ids", "passage_ids", "passage_key", "article_key"):
         assert batch[name].dtype == np.int32, name
     for name in ("question_mask", "passage_mask", "passage_valid"):
@@ -150,7 +150,7 @@ def test_padding_of_a_vocabulary_whose_pad_is_not_zero(tmp_path):
     assert (xlmr.ids.cls, xlmr.ids.pad, xlmr.ids.sep) == (0, 1, 2)
     rows = [row([ctx(1, title="japan", text="it is here")], question="where is it")]
     batch = contrastive_batches(xlmr, FORMAT, hard_negatives=0)(rows, rng(), 0)
-    assert batch["question_ids"].tolist() == [[0, 4, 5, 6, 9, 2, 1, 1]]
-    assert batch["question_mask"].tolist() == [[True] * 6 + [False] * 2]
-    assert batch["passage_ids"][0, 0].tolist() == [0, 8, 2, 6, 5, 7, 2] + [1] * 9
-    assert batch["passage_mask"][0, 0].tolist() == [True] * 7 + [False] * 9
+    assert batch["question_ids"].tolist() == [[0, 4, 5, 6, 9, 2] + [1] * 10]
+    assert batch["question_mask"].tolist() == [[True] * 6 + [False] * 10]
+    assert batch["passage_ids"][0, 0].tolist() == [0, 8, 2, 6, 5, 7, 2] + [1] * 17
+    assert batch["passage_mask"][0, 0].tolist() == [True] * 7 + [False] * 17

@@ -1,0 +1,121 @@
+"""The plan of `--dry_run`: every preset, without network, files or arrays."""
+
+import importlib.util
+import json
+import socket
+
+import pytest
+
+from clmrc_jax.files import InputError, write_json
+from clmrc_jax.pipelines import plan, train
+from clmrc_jax.pipelines.settings import cora_settings
+
+PRESETS = ("demo", "smoke", "facts", "paper", "squads")
+
+
+@pytest.fixture(scope="module")
+def configs(repository):
+    spec = importlib.util.spec_from_file_location("cora_config", repository / "configs" / "cora.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a plan must not open a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def _plan(configs, preset, **changes):
+    config = configs.get_config(preset)
+    config.update_from_flattened_dict(changes)
+    return plan.make_plan(cora_settings(config))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_dry_run_of_every_preset_prints_and_writes_nothing(
+    configs, preset, offline, tmp_path, capsys
+):
+    workdir = tmp_path / "workdir"
+    returned = train.main(configs.get_config(preset), str(workdir), dry_run=True)
+    text = capsys.readouterr().out
+    assert returned["name"] in text and "assumed:" in text
+    assert list(returned["models"]) == ["retriever", "generator"][: 1 if preset == "squads" else 2]
+    assert json.loads(json.dumps(returned)) == returned
+    assert list(tmp_path.iterdir()) == []
+    for parts in (*returned["memory"].values(), returned["host"], returned["disk"]):
+        if parts:
+            assert parts["total"] == sum(size for name, size in parts.items() if name != "total")
+
+
+def test_dry_run_json_is_the_returned_plan(configs, capsys, tmp_path):
+    returned = train.main(configs.get_config("squads"), str(tmp_path), dry_run=True, as_json=True)
+    assert json.loads(capsys.readouterr().out) == returned
+
+
+@pytest.fixture(scope="module")
+def paper(configs):
+    """The plan of the paper's preset for the eight devices of the tests."""
+    return _plan(configs, "paper")
+
+
+def test_plan_paper_has_the_sizes_of_the_design(paper):
+    made = paper
+    assert made["models"]["retriever"]["parameters"] == 2 * 166_765_824
+    assert made["models"]["generator"]["parameters"] == 582_401_280
+    assert made["host"]["float32 matrix"] == 43_600_000 * 768 * 4  # 134 GB
+    assert made["host"]["hash codes"] == pytest.approx(8.4e9, rel=0.01)
+    assert made["disk"]["embeddings"] == 3 * 43_600_000 * 768 * 2  # three rounds of 67 GB
+    assert made["disk"]["passage store"] == pytest.approx(26e9, rel=0.01)
+    assert [x["stage"] for x in made["stages"]].count("label candidates") == 2
+    assert made["stages"][1]["count"] == 43_600_000
+    assert made["seconds"] == pytest.approx(sum(x["seconds"] for x in made["stages"]))
+
+
+def test_plan_smoke_counts_what_the_run_has(configs):
+    made = _plan(configs, "smoke")
+    # printed by a run of this preset: 1,264 passages; 64 / 208 / 208 questions kept
+    corpus = {name: made["corpus"][name] for name in ("passages", "train", "dev", "test")}
+    assert corpus == {"passages": 1264, "train": 64, "dev": 208, "test": 208}
+    assert made["corpus"]["origin"] == "counted"
+
+
+def test_plan_more_devices_than_present_divide_the_memory(configs, paper):
+    many = _plan(configs, "paper", **{"mesh.data": 64})
+    assert many["devices"]["planned"] == 64
+    assert any("planned for 64 devices" in note for note in many["notes"])
+    parts = [x["memory"]["train mGEN"] for x in (paper, many)]
+    assert parts[1]["activations"] == pytest.approx(parts[0]["activations"] / 8)
+    assert parts[1]["optimizer"] == parts[0]["optimizer"], "only the model axis divides these"
+
+
+def test_plan_model_that_does_not_divide_over_the_mesh_is_refused(configs):
+    with pytest.raises(InputError, match="axis 'vocab' of size 105879 does not divide"):
+        _plan(configs, "paper", **{"mesh.data": 16, "mesh.model": 4})
+
+
+def test_plan_chunks_bound_the_activations(configs, paper):
+    chunked = _plan(configs, "paper", **{"retriever.chunk_size": 16})
+    parts = [x["memory"]["train mDPR"]["activations"] for x in (paper, chunked)]
+    assert parts[1] < parts[0] / 10
+    assert chunked["stages"][0]["flops"] == pytest.approx(paper["stages"][0]["flops"] * 4 / 3)
+
+
+def test_plan_unknown_hub_id_is_said_and_the_rest_planned(configs, offline):
+    made = _plan(configs, "paper", **{"retriever_model.pretrained": "nobody/knows-this"})
+    assert made["models"]["retriever"]["parameters"] is None
+    assert made["seconds"] is None and made["stages"][0]["flops"] is None
+    assert any("nobody/knows-this is neither a folder" in note for note in made["notes"])
+    assert "train mGEN" in made["memory"] and "train mDPR" not in made["memory"]
+
+
+def test_plan_local_folder_gives_its_sizes(configs, tmp_path):
+    raw = {"model_type": "mt5", "vocab_size": 300, "d_model": 64, "d_kv": 16, "d_ff": 128}
+    write_json(tmp_path / "config.json", raw | {"num_layers": 2, "num_heads": 4})
+    made = _plan(configs, "paper", **{"generator_model.pretrained": str(tmp_path)})
+    sizes = made["models"]["generator"]["sizes"]
+    assert (sizes["vocab_size"], sizes["num_decoder_layers"]) == (300, 2)
+    assert not sizes["tie_word_embeddings"] and sizes["remat"], "config's own sizes still apply"

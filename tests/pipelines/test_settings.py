@@ -1,0 +1,97 @@
+"""Where a config becomes settings: every key and every choice is checked before any work."""
+
+import importlib.util
+
+import ml_collections
+import pytest
+
+from clmrc_jax.files import InputError
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.pipelines.settings import EvaluationSettings, build, cora_settings, plain
+
+
+@pytest.fixture(scope="module")
+def configs(repository):
+    """The module configs/cora.py."""
+    spec = importlib.util.spec_from_file_location("cora_config", repository / "configs/cora.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("preset", ["demo", "smoke", "facts", "paper", "squads"])
+def test_every_preset_becomes_settings(configs, preset):
+    config = configs.get_config(preset)
+    settings = cora_settings(config)
+    assert settings.name == f"cora:{preset}"
+    assert hash(settings.retriever) and hash(settings.generator_format), "lists became tuples"
+    assert settings.retriever.steps == tuple(config.retriever.steps)
+    assert cora_settings(plain(settings)) == settings, "a workdir's config.json reads back"
+
+
+def test_paper_preset_has_the_published_numbers(configs):
+    settings = cora_settings(configs.get_config("paper"))
+    assert settings.rounds == 2 and settings.index.top_k == 20
+    assert settings.retriever.batch_size == 128 and settings.retriever.hard_negatives == 1
+    assert settings.retriever_optimizer.learning_rate == 2e-5
+    assert settings.retriever_optimizer.clip_norm == 16, "2.0 on gradients averaged over 8 devices"
+    assert settings.generator.batch_size == 32 and settings.generator_format.passages == 15
+    assert settings.generator_format.source_length == 1000
+    assert (settings.generator.beams, settings.generator.max_length) == (4, 20)
+    assert settings.generator.answer_passages == settings.generator.synthetic_after_epoch == 3
+
+
+def test_demo_differs_from_the_paper_in_sizes_and_data_alone(configs):
+    """No rule of the method may be switched off to make the demo run."""
+    paper, demo = (cora_settings(configs.get_config(x)) for x in ("paper", "demo"))
+    assert demo.rounds == paper.rounds and demo.retriever_head == paper.retriever_head
+    for name in ("positives", "mask_duplicates", "mask_articles", "hard_negatives", "temperature"):
+        assert getattr(demo.retriever, name) == getattr(paper.retriever, name), name
+    for name in ("synthetic_after_epoch", "synthetic_share", "beams", "answer_passages"):
+        assert getattr(demo.generator, name) == getattr(paper.generator, name), name
+    for name in ("language_links", "link_languages", "copy_numbers", "match", "unsure"):
+        assert getattr(demo.mining, name) == getattr(paper.mining, name), name
+    assert demo.synthetic_languages == paper.synthetic_languages
+    assert demo.generator_format.tag == paper.generator_format.tag == "single"
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("sead", 1, "config key sead does not exist; known here: name, seed, rounds"),
+        ("retriever.batch", 8, "config key retriever.batch does not exist; known.*batch_size"),
+        ("index.scann.leafs", 8, "config key index.scann.leafs does not exist; known.*leaves"),
+        ("retriever_head.width", 8, "config key retriever_head.width does not exist.*pooling"),
+        ("corpus.kind", "wiki", "corpus.kind 'wiki': choose one of world_facts, squads, files"),
+        ("generator_format.tag", "two", "config generator_format.tag must be one of single"),
+        ("mining.match", "fuzzy", "mining.match must be one of .*got 'fuzzy'"),
+        ("mining.unsure", "kept", "mining.unsure must be one of .*got 'kept'"),
+        ("retriever.positives", "all", "config retriever.positives 'all': choose one of uniform"),
+        ("retriever_head.pooling", "max", "retriever_head.* must be 'cls' or 'mean', got 'max'"),
+        ("index.kind", "faiss", "config index.kind 'faiss': choose one of exact, scann, numpy"),
+        ("evaluation.split", "valid", "evaluation.split 'valid': choose one of train, dev, test"),
+        ("evaluation.scorer", "best", "evaluation.scorer 'best': choose one of legacy, fixed"),
+    ],
+)
+def test_wrong_key_or_value_is_named_with_what_is_known(configs, key, value, message):
+    values = configs.get_config("smoke").to_dict()
+    *path, last = key.split(".")
+    inner = values
+    for name in path:
+        inner = inner[name]
+    inner[last] = value
+    with pytest.raises(InputError, match=message):
+        cora_settings(values)
+
+
+def test_missing_key_is_named(configs):
+    values = configs.get_config("smoke").to_dict()
+    del values["mining"]
+    with pytest.raises(InputError, match="config key mining is missing"):
+        cora_settings(values)
+
+
+def test_build_takes_made_dataclasses_and_config_dicts():
+    assert build(EvaluationSettings, {"split": "dev"}, "").split == "dev"
+    config = ml_collections.ConfigDict({"hidden_size": 8, "num_attention_heads": 2})
+    assert build(BertConfig, config.to_dict(), "x.").hidden_size == 8

@@ -1,0 +1,126 @@
+"""Stages run once, notice changed settings, and never share a workdir."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from clmrc_jax.files import InputError, read_json
+from clmrc_jax.pipelines.stages import MANIFEST, Run, settings_fingerprint, workdir_lock
+
+SETTINGS = {"seed": 0, "model": {"layers": 2, "buckets": (64, 128)}, "lang": "日本"}
+
+
+def test_stage_runs_once_and_is_skipped_by_the_next_run(tmp_path, capsys):
+    calls = []
+
+    def work(folder):
+        calls.append(str(folder))
+        folder.mkdir(parents=True)
+        (folder / "data").write_text("x")
+        return {"rows": 3, "loss": 0.123456789}
+
+    assert Run(tmp_path).stage("a/b", SETTINGS, work) == {"rows": 3, "loss": 0.123456789}
+    assert "a/b: rows 3, loss 0.1235 (" in capsys.readouterr().err
+    again = Run(tmp_path)
+    assert again.stage("a/b", SETTINGS, work) == {"rows": 3, "loss": 0.123456789}
+    assert calls == [str(tmp_path / "a/b")]
+    assert "a/b: done before" in capsys.readouterr().err and again.seconds["a/b"] >= 0
+
+
+def test_manifest_tells_settings_counts_versions_and_time(tmp_path):
+    Run(tmp_path, quiet=True).stage("a", SETTINGS, lambda folder: {"rows": 3})
+    manifest = read_json(tmp_path / "a" / MANIFEST)
+    assert manifest["stage"] == "a" and manifest["counts"] == {"rows": 3}
+    assert manifest["settings"] == json.loads(json.dumps(SETTINGS))
+    assert manifest["fingerprint"] == settings_fingerprint(SETTINGS)
+    assert manifest["seconds"] >= 0 and manifest["packages"]["jax"].count(".") == 2
+
+
+def test_changed_settings_are_refused_and_every_key_is_named(tmp_path):
+    Run(tmp_path, quiet=True).stage("a", SETTINGS, lambda folder: None)
+    changed = {"seed": 0, "model": {"layers": 3, "buckets": (64, 128)}, "extra": True}
+    with pytest.raises(InputError) as error:
+        Run(tmp_path, quiet=True).stage("a", changed, lambda folder: pytest.fail("must not run"))
+    message = str(error.value)
+    assert "model.layers: 2 then, 3 now" in message and "extra: None then, True now" in message
+    assert "lang: '日本' then, None now" in message and "seed" not in message
+    assert "buckets" not in message, "a tuple and the list it became in the file are the same"
+    assert "another --workdir" in message and str(tmp_path / "a") in message
+
+
+def test_failed_stage_leaves_no_manifest_and_runs_again(tmp_path):
+    run = Run(tmp_path, quiet=True)
+    with pytest.raises(ZeroDivisionError):
+        run.stage("a", SETTINGS, lambda folder: {"rows": 1 // 0})
+    assert not (tmp_path / "a" / MANIFEST).exists()
+    assert run.stage("a", SETTINGS, lambda folder: {"rows": 1}) == {"rows": 1}
+
+
+def test_damaged_manifest_is_an_input_error(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / MANIFEST).write_text('{"stage": "a", ')
+    with pytest.raises(InputError, match="stage.json: not valid JSON"):
+        Run(tmp_path, quiet=True).stage("a", SETTINGS, lambda folder: None)
+
+
+SCRIPT = textwrap.dedent("""
+    import sys, time
+    from clmrc_jax.files import InputError, write_jsonl
+    from clmrc_jax.pipelines.stages import Run, workdir_lock
+
+    def rows(pause):
+        for i in range(5):
+            yield {"i": i}
+            if i == 3 and pause:
+                print("in the middle", flush=True)
+                time.sleep(60)
+
+    workdir, pause = sys.argv[1], len(sys.argv) > 2
+    try:
+        with workdir_lock(workdir):
+            run = Run(workdir)
+            run.stage("first", {}, lambda folder: {"rows": write_jsonl(folder / "rows.jsonl", rows(False))})
+            run.stage("second", {}, lambda folder: {"rows": write_jsonl(folder / "rows.jsonl", rows(pause))})
+    except InputError as error:
+        print(error)
+        sys.exit(2)
+""")
+
+
+def start(workdir, *flags):
+    command = [sys.executable, "-c", SCRIPT, str(workdir), *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_second_run_is_refused_and_a_killed_one_is_continued(tmp_path):
+    running = start(tmp_path, "pause")
+    assert running.stdout.readline() == "in the middle\n"
+    second = start(tmp_path)
+    out, _ = second.communicate()
+    assert second.returncode == 2 and f"process {running.pid} on" in out
+    assert "give another --workdir" in out
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert (tmp_path / "first" / MANIFEST).exists()
+    assert not (tmp_path / "second" / MANIFEST).exists()
+    assert not (tmp_path / "second" / "rows.jsonl").exists(), "only whole files have their name"
+    third = start(tmp_path)
+    _, err = third.communicate()
+    assert third.returncode == 0, err
+    assert "first: done before" in err and "second: rows 5" in err
+    assert len((tmp_path / "second" / "rows.jsonl").read_text().splitlines()) == 5
+
+
+def test_lock_names_the_holder_and_is_free_afterwards(tmp_path):
+    with workdir_lock(tmp_path / "new"):
+        assert f"process {os.getpid()}" in (tmp_path / "new" / "lock").read_text()
+        with pytest.raises(InputError, match=f"process {os.getpid()} on .* is running"):
+            with workdir_lock(tmp_path / "new"):
+                pytest.fail("two runs in one workdir")
+    with workdir_lock(tmp_path / "new"):
+        pass
