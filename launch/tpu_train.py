@@ -9,7 +9,7 @@ import os
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from clmrc_jax.files import InputError
 
@@ -21,6 +21,23 @@ _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "print parameters, memory, disk and time; train nothing"
 )
 _JSON = flags.DEFINE_bool("json", False, "print the final scores (or the plan) as JSON on stdout")
+
+
+def parse_flags(argv):
+    """absl's parser, with a plain message for an override of a config key that does not exist."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError):
+        for argument in argv:
+            path, _, _ = argument.lstrip("-").partition("=")
+            where, *names = path.split(".")
+            inner = flags.FLAGS["config"].value if where == "config" and names else {}
+            for name in names:
+                if not isinstance(inner, ConfigDict) or name not in inner:
+                    known = ", ".join(inner) if isinstance(inner, ConfigDict) else "nothing"
+                    sys.exit(f"error: {where}.{name} does not exist; known here: {known}")
+                where, inner = f"{where}.{name}", inner[name]
+        raise
 
 
 def main(argv):
@@ -42,4 +59,4 @@ def main(argv):
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

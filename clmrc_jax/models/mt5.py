@@ -206,6 +206,7 @@ class Mt5(nn.Module):
         return self.encoder(self.shared(tokens), bias, deterministic=deterministic)
 
     def decode(self, encoded, encoder_mask, tokens, decoder_mask, deterministic=True):
+        """Logits of all positions at once; shapes as in the function `decode`."""
         length = tokens.shape[1]
         causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
         if decoder_mask is not None:

@@ -77,8 +77,12 @@ def dpr_row(exercise: dict) -> dict:
     }
 
 
-def generator_transform(tokenizer, exercises, format: GeneratorFormat, *, corrupted_share: float):
+def generator_transform(
+    tokenizer, exercises, format: GeneratorFormat, *, corrupted_share: float, easy_examples: int
+):
     """Batches of reading exercises with 1 to `format.passages` passages, or of span corruption.
+
+    The first `easy_examples` are exercises with one passage: to copy comes before to choose.
 
     A batch is of one kind, so that its sources are of similar length and little is padding; short
     ones are more frequent (share ~ passages ** -1.5), being cheap and teaching as much.
@@ -92,8 +96,7 @@ def generator_transform(tokenizer, exercises, format: GeneratorFormat, *, corrup
         pairs = [corrupt_spans(x[:limit], rng, tokenizer.ids, share=0.25) for x in ids]
         return [p[0] for p in pairs], [p[1][: format.target_length] for p in pairs]
 
-    def reading(indices, rng):
-        count = int(rng.choice(counts, p=shares))
+    def reading(indices, rng, count):
         items, answers = [], []
         for index in indices:
             item = exercises.reading(index, passages=count)
@@ -105,8 +108,12 @@ def generator_transform(tokenizer, exercises, format: GeneratorFormat, *, corrup
         return sources, encode_targets(tokenizer, format, answers)
 
     def transform(indices, rng, epoch):
-        make = corrupted if rng.random() < corrupted_share else reading
-        sources, targets = make(indices, rng)
+        easy = indices[0] < easy_examples
+        if not easy and rng.random() < corrupted_share:
+            sources, targets = corrupted(indices, rng)
+        else:
+            count = 1 if easy else int(rng.choice(counts, p=shares))
+            sources, targets = reading(indices, rng, count)
         tokens, mask = pad_sources(format, sources, tokenizer.ids.pad)
         target_tokens, target_mask = pad_to_bucket(
             targets, (format.target_length,), tokenizer.ids.pad
@@ -177,7 +184,11 @@ def pretrain_generator(config, exercises, tokenizer_folder: str, workdir, mesh):
         target_length=config.target_length,
     )
     transform = generator_transform(
-        tokenizer, exercises, format, corrupted_share=config.corrupted_share
+        tokenizer,
+        exercises,
+        format,
+        corrupted_share=config.corrupted_share,
+        easy_examples=config.easy_examples,
     )
     params = mt5.init(model, jax.random.key(config.seed))
     # Copying a token is then a linear map of its embedding, not 6000 rows to learn one by one;

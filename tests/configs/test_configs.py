@@ -1,6 +1,7 @@
 """Every file in configs/ loads, documents itself, and is guarded against wrong keys."""
 
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
@@ -44,13 +45,18 @@ def test_presets_do_not_share_values():
 
 def tpu_train(repository, *flags):
     command = [sys.executable, str(repository / "launch/tpu_train.py"), *flags]
-    return subprocess.run(command, capture_output=True, text=True, cwd=repository)
+    env = os.environ | {"PYTHONPATH": str(repository)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=repository, env=env)
 
 
 @pytest.mark.parametrize(
     "flag, names",
     [
-        ("--config.retriever.batch=4", ["batch", "batch_size"]),
+        (
+            "--config.retriever.batch=4",
+            ["error: config.retriever.batch does not exist", "batch_size"],
+        ),
+        ("--config.seeds.x=4", ["error: config.seeds does not exist; known here: name, seed"]),
         ("--config.retriever.batch_size=many", ["batch_size"]),
         ("--config.index.kind=faiss", ["error: config index.kind 'faiss'", "exact, scann, numpy"]),
         ("--config=configs/cora.py:big", ["big", "demo, smoke"]),
@@ -62,6 +68,7 @@ def test_wrong_override_fails_before_any_work_and_says_why(repository, tmp_path,
     assert done.returncode != 0
     for name in names:
         assert name in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr or "big" in flag
     assert not (tmp_path / "w").exists(), "nothing was begun"
 
 

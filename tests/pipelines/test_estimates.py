@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
@@ -11,7 +12,7 @@ from clmrc_jax import sharding
 from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.pipelines import estimates
 from clmrc_jax.train.optimizer import OptimizerConfig, make_transform
-from clmrc_jax.train.state import abstract_state, init_sharded, make_start
+from clmrc_jax.train.state import abstract_state, make_start
 
 TINY = mt5.Mt5Config(vocab_size=512, d_model=128, d_kv=16, d_ff=256, num_layers=2, num_heads=8,
                      num_decoder_layers=3)  # fmt: skip
@@ -38,7 +39,8 @@ def test_training_state_bytes_are_those_of_the_arrays_on_a_device(optimizer):
     planned = estimates.training_state_bytes(
         init, config, _mesh(2, 4), mt5.PARAM_AXES, sharding.DEFAULT_RULES, accumulate=2
     )
-    params = init_sharded(init, jax.random.key(0), mesh, mt5.PARAM_AXES)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     transform = make_transform(config)
     abstract = abstract_state(params, transform, mesh, mt5.PARAM_AXES, sharding.DEFAULT_RULES)
     state = make_start(transform, abstract)(params)

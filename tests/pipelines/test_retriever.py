@@ -1,0 +1,106 @@
+"""mDPR as an object: training by rounds, validation, encoding."""
+
+import jax
+import numpy as np
+import pytest
+
+from clmrc_jax import sharding
+from clmrc_jax.data.retriever_features import RetrieverFormat
+from clmrc_jax.files import InputError, read_json
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.biencoder import BiEncoderConfig
+from clmrc_jax.pipelines.retriever import Retriever, RetrieverTraining
+from clmrc_jax.retrieval.batches import PassageTokens
+from clmrc_jax.train.optimizer import OptimizerConfig
+
+TRAINING = RetrieverTraining(
+    steps=(4, 2),
+    batch_size=8,
+    english_first=0.5,
+    save_every=100,
+    log_every=1,
+    encode_batch=16,
+    embeddings="float32",
+)
+BERT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def retriever(vocabulary):
+    model = BiEncoderConfig(BertConfig(vocab_size=2500, **BERT), tied=True)
+    mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
+    format = RetrieverFormat(question_buckets=(64,), passage_buckets=(128,))
+    optimizer = OptimizerConfig(learning_rate=1e-3)
+    return Retriever(model, TRAINING, optimizer, format, vocabulary, mesh, sharding.DEFAULT_RULES)
+
+
+@pytest.fixture(scope="module")
+def params(retriever):
+    return jax.jit(retriever.init, static_argnums=0)(0)
+
+
+def test_steps_of_later_rounds_repeat_the_last_entry():
+    assert [TRAINING.steps_of(round) for round in range(4)] == [4, 2, 2, 2]
+
+
+def test_validation_ranks_all_questions_against_all_contexts(retriever, params, smoke_corpus):
+    rows = list(smoke_corpus.rows("dev"))[:6]
+    values = retriever.validate(params, rows)
+    questions = retriever.encode_questions(params, [(r["question"], r["lang"]) for r in rows])
+    gold = [row["positive_ctxs"][0] for row in rows]
+    batches = [(c["title"], c["text"]) for c in gold]
+    ids = retriever.format.passages(retriever.tokenizer, batches)
+    positives = retriever._encode_ids(retriever._encode_passages, params, ids, (128,))
+    own = np.sum(np.float64(questions) * positives, axis=1)
+    scores = np.float64(questions) @ np.float64(positives).T
+    keys = [ctx["id"] for ctx in gold]
+    same = np.array([[a == b for b in keys] for a in keys])
+    at_least = np.sum(scores * ~same > own[:, None], axis=1)  # hard negatives may add more
+    assert set(values) == {"nll", "accuracy", "average_rank"} and values["nll"] > 0
+    assert at_least.mean() <= values["average_rank"] <= 2 * len(rows)
+
+
+def test_round_0_reads_english_first_and_later_rounds_do_not(
+    retriever, params, smoke_corpus, tmp_path, monkeypatch
+):
+    rows = list(smoke_corpus.rows("annotated"))[:40]
+    assert {"en"} < {row["lang"] for row in rows}
+    asked = []
+    text = retriever.format.question_text
+    monkeypatch.setattr(
+        type(retriever.format),
+        "question_text",
+        lambda self, question, lang: asked.append(lang) or text(question, lang),
+    )
+    first = retriever.train(params, rows, [], round=0, seed=1, workdir=tmp_path / "0")
+    assert set(asked[:16]) == {"en"} and {"en"} < set(asked), "two batches of 8, then all"
+    retriever.train(first, rows, [], round=1, seed=2, workdir=tmp_path / "1")
+    for folder, name in (("0", "retriever_english"), ("0", "retriever"), ("1", "retriever")):
+        assert read_json(tmp_path / folder / name / "finished.json")["step"] == 2
+    assert not (tmp_path / "1" / "retriever_english").exists()
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, first)
+    assert max(jax.tree.leaves(moved)) > 0
+
+
+def test_corpus_rows_are_store_rows(retriever, params, smoke_corpus, tmp_path):
+    embeddings = retriever.encode_corpus(params, smoke_corpus.store, tmp_path / "e")
+    assert embeddings.shape == (len(smoke_corpus.store), 16)
+    rows = [0, 7, len(smoke_corpus.store) - 1]
+    passages = smoke_corpus.store.get_many(rows)
+    tokens = PassageTokens(retriever.tokenizer_folder, retriever.format)(passages)
+    direct = retriever._encode_ids(retriever._encode_passages, params, tokens, (128,))
+    stored = np.concatenate([embeddings.rows(row, row + 1) for row in rows])
+    np.testing.assert_allclose(stored, direct, atol=1e-5)
+    assert len(retriever.encode_questions(params, [])) == 0
+
+
+def test_unknown_choice_is_refused():
+    with pytest.raises(InputError, match="positives 'best': choose one of uniform, first"):
+        RetrieverTraining(positives="best")
