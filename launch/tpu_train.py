@@ -26,26 +26,31 @@ _JSON = flags.DEFINE_bool("json", False, "print the final scores (or the plan) a
 def parse_flags(argv):
     """absl's parser, with a plain message for an override of a config key that does not exist."""
     try:
-        return app.parse_flags_with_usage(argv)
+        rest = app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError):
-        for argument in argv:
-            path, _, _ = argument.lstrip("-").partition("=")
-            where, *names = path.split(".")
-            inner = flags.FLAGS["config"].value if where == "config" and names else {}
-            for name in names:
-                if not isinstance(inner, ConfigDict) or name not in inner:
-                    known = ", ".join(inner) if isinstance(inner, ConfigDict) else "nothing"
-                    sys.exit(f"error: {where}.{name} does not exist; known here: {known}")
-                where, inner = f"{where}.{name}", inner[name]
+        given = [x.lstrip("-").partition("=")[::2] for x in argv[1:] if x.startswith("-")]
+        config = flags.FLAGS["config"].parser.parse(dict(given).get("config"))
+        for path in (name.split(".")[1:] for name, _ in given if name.startswith("config.")):
+            _check_key(config, path)
         raise
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = logging.WARNING  # the libraries' notes would hide our progress
+    return rest
+
+
+def _check_key(config, path):
+    where = "config"
+    for name in path:
+        known = list(config) if isinstance(config, ConfigDict) else ["nothing"]
+        if name not in known:
+            sys.exit(f"error: {where}.{name} does not exist; known: {', '.join(known)}")
+        where, config = f"{where}.{name}", config[name]
 
 
 def main(argv):
     """Checks the flags and hands over to the pipeline."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    if flags.FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.WARNING)  # the libraries' notes would hide our progress
     from clmrc_jax.pipelines import train
 
     try:

@@ -116,7 +116,14 @@ class Cora:
 
     def _open_index(self, embeddings, folder):
         i = self.settings.index
-        return open_index(i.kind, embeddings, mesh=self.mesh, folder=folder / i.kind, scann=i.scann)
+        return open_index(
+            i.kind,
+            embeddings,
+            mesh=self.mesh,
+            folder=folder / i.kind,
+            scann=i.scann,
+            max_rows_on_device=i.max_rows_on_device,
+        )
 
     # Line 4: P_multi <- mDPR(q, embedding(C_multi))
     def retrieve(self, round: int) -> None:

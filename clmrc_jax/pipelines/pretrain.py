@@ -1,9 +1,10 @@
 """Pretrains the tiny multilingual BERT and mT5 that the demo starts from.
 
 mBERT and mT5 have read the text of a hundred languages; their tiny stand-ins read templated
-statements and name lists in 26 languages (masking, span corruption) and learn to find and to
-read on exercises over INVENTED facts: real names in random pairings (a true pairing is never
-shown) and made-up names. Nothing of the world-facts questions can so be memorised.
+statements and name lists in 26 languages (masking, span corruption) and learn to find (questions
+in 26 languages) and to read (questions in the 8 seen ones) on exercises over INVENTED facts: real
+names in random pairings (a true pairing is never shown) and made-up names. Nothing of the
+world-facts questions can so be memorised.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from clmrc_jax.data.generator_features import (
 from clmrc_jax.data.pipeline import make_dataset, pad_to_bucket
 from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.data.world_facts.cldr import QUESTION_LANGUAGES
 from clmrc_jax.data.world_facts.corpus import load_world_facts
 from clmrc_jax.data.world_facts.exercises import Exercises
 from clmrc_jax.models import bert, biencoder, mt5
@@ -226,14 +228,16 @@ def main(config, workdir: str, output: str) -> None:
     Every part continues where it was killed when the same command runs again.
     """
     folder, begin = epath.Path(workdir), time.monotonic()
-    exercises = Exercises(load_world_facts("full"), config.seed)
+    world = load_world_facts("full")
+    exercises = Exercises(world, config.seed)
+    searches = Exercises(world, config.seed, QUESTION_LANGUAGES)
     v = config.vocabulary
     if not (folder / "spiece.model").exists():
         texts = vocabulary_texts(exercises, v.texts)
         train_vocabulary(texts, folder, vocab_size=v.size, sentinels=v.sentinels, seed=v.seed)
     vocabulary = str(folder / "spiece.model")
     mesh = sharding.make_mesh()
-    encoder = pretrain_encoder(config.encoder, exercises, vocabulary, workdir, mesh)
+    encoder = pretrain_encoder(config.encoder, searches, vocabulary, workdir, mesh)
     generator = pretrain_generator(config.generator, exercises, vocabulary, workdir, mesh)
     export(output, encoder, generator, vocabulary)
     print(f"wrote {output} after {time.monotonic() - begin:.0f} s")

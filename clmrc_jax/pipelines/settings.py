@@ -27,10 +27,14 @@ def _check_choice(name: str, value: str, known) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class IndexSettings:
-    """kind: "scann", "exact" or "numpy".   top_k: passages per question kept in run files."""
+    """kind: "scann", "exact" or "numpy".   top_k: passages per question kept in run files.
+
+    max_rows_on_device: rows that exact search keeps on the devices; more are streamed.
+    """
 
     kind: str = "scann"
     top_k: int = 20
+    max_rows_on_device: int = 1 << 22
     scann: ScannConfig = dataclasses.field(default_factory=ScannConfig)
 
     def __post_init__(self):

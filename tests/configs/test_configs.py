@@ -56,7 +56,7 @@ def tpu_train(repository, *flags):
             "--config.retriever.batch=4",
             ["error: config.retriever.batch does not exist", "batch_size"],
         ),
-        ("--config.seeds.x=4", ["error: config.seeds does not exist; known here: name, seed"]),
+        ("--config.seeds.x=4", ["error: config.seeds does not exist; known: corpus, ev"]),
         ("--config.retriever.batch_size=many", ["batch_size"]),
         ("--config.index.kind=faiss", ["error: config index.kind 'faiss'", "exact, scann, numpy"]),
         ("--config=configs/cora.py:big", ["big", "demo, smoke"]),

@@ -34,16 +34,17 @@ class Exercises:
     """Statements for language modelling and reading exercises for retriever and generator.
 
     world: the full world, whose names are drawn on.   seed: of all random choices.
+    languages: of the questions of reading exercises; the 8 seen ones if empty.
     """
 
-    def __init__(self, world: WorldFacts, seed: int = 0):
+    def __init__(self, world: WorldFacts, seed: int = 0, languages: tuple[str, ...] = ()):
         self.world, self.seed = world, seed
+        self._asked = tuple(languages) or in_category(SEEN)
         self._ids = {k: [x.id for x in world.entities.values() if x.kind == k] for k in KINDS}
         self._codes = [x[2:] for x in self._ids["C"]]
         facts = [(x.subject, x.object) for x in world.facts]
         self._joined = {*facts, *((y, x) for x, y in facts)}
         self._relations = tuple(RELATIONS)
-        self._seen = in_category(SEEN)
         self._first_pieces, self._further_pieces = defaultdict(list), defaultdict(list)
         self._real_names = set()
         for entity in world.entities.values():
@@ -77,7 +78,7 @@ class Exercises:
     def reading(self, i: int, passages: int = 8) -> dict:
         """Exercise number i: {question, lang, answer, positive, negatives}.
 
-        question, answer: text in `lang`, one of the 8 seen languages.
+        question, answer: text in `lang`, one of the exercise's question languages.
         positive: Passage that states the answer, half of the time in any of the 13 languages.
         negatives: `passages` - 1 Passages that state other relations of the same subject, or the
         same relation of other subjects, always with other objects.
@@ -85,7 +86,7 @@ class Exercises:
         question as in the passage.
         """
         rng = random.Random(f"{self.seed}/reading/{i}")
-        lang = rng.choice(self._seen)
+        lang = rng.choice(self._asked)
         told = self._random_told(rng, lang)
         question = rng.choice(question_templates()[told.relation][lang])
         others = self._negatives(rng, told, passages - 1)
@@ -98,7 +99,8 @@ class Exercises:
         }
 
     def _random_told(self, rng: random.Random, question_lang: str) -> "_Told":
-        cross_lingual = rng.random() < CROSS_LINGUAL_SHARE
+        own = question_lang in CORPUS_LANGUAGES
+        cross_lingual = not own or rng.random() < CROSS_LINGUAL_SHARE
         lang = rng.choice(CORPUS_LANGUAGES) if cross_lingual else question_lang
         new = (False, False)
         if rng.random() < INVENTED_SHARE:

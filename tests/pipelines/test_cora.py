@@ -1,0 +1,232 @@
+"""The main command from a question to an answer, killed and continued; and what rows train mGEN."""
+
+import json
+import resource
+import shutil
+import signal
+import time
+import types
+
+import numpy as np
+import pytest
+
+from clmrc_jax.files import read_json, read_jsonl
+from clmrc_jax.pipelines.cora import GeneratorRows
+from clmrc_jax.pipelines.generator import GeneratorTraining
+from clmrc_jax.pipelines.mining import MiningRules
+
+STAGES = ("mdpr", "index", "retrieved", "mgen", "answers", "scores")
+TOWER = "mdpr/model/{}/model.safetensors"
+
+
+def contents(workdir):
+    """Every file of a workdir that must not change, by relative path."""
+    changing = ("report", "figures", "lock", "compilation_cache")
+    return {
+        str(path.relative_to(workdir)): path.read_bytes()
+        for path in sorted(workdir.rglob("*"))
+        if path.is_file() and path.relative_to(workdir).parts[0].split(".")[0] not in changing
+    }
+
+
+def results(workdir):
+    """The final scores and all weights."""
+    names = ["scores/metrics.json", "mgen/model/model.safetensors"]
+    names += [TOWER.format(tower) for tower in ("question", "passage")]
+    return {
+        f"round_{r}/{name}": (workdir / f"round_{r}" / name).read_bytes()
+        for r in range(2)
+        for name in names
+    }
+
+
+def test_run_leaves_the_files_of_every_stage(smoke_run):
+    for round in range(2):
+        folder = smoke_run / f"round_{round}"
+        for stage in (*STAGES, *(["mined"] if round == 0 else [])):
+            manifest = read_json(folder / stage / "stage.json")
+            assert manifest["stage"] == f"round_{round}/{stage}" and manifest["counts"]
+    assert not (smoke_run / "round_1" / "mined").exists(), "nothing trains on it"
+    counts = read_json(smoke_run / "corpus" / "stage.json")["counts"]
+    assert counts["test questions"] == 26 * 8 and len(counts["languages"]) == 13
+    assert not list(smoke_run.rglob("*.tmp-*"))
+
+
+def test_manifests_tell_what_validation_said(smoke_run):
+    mdpr = read_json(smoke_run / "round_1/mdpr/stage.json")["counts"]
+    assert {"loss", "valid/nll", "valid/average_rank"} <= set(mdpr)
+    mgen = read_json(smoke_run / "round_1/mgen/stage.json")["counts"]
+    assert {"loss", "valid/exact_match"} <= set(mgen)
+
+
+def test_answers_runs_and_scores_speak_of_the_same_questions(smoke_run):
+    questions = [row for _, row in read_jsonl(smoke_run / "corpus/questions.test.jsonl")]
+    ids = [row["id"] for row in questions]
+    for round in range(2):
+        folder = smoke_run / f"round_{round}"
+        run = [row for _, row in read_jsonl(folder / "retrieved/test.jsonl")]
+        assert [row["q_id"] for row in run] == ids
+        assert all(row["question"] == q["question"] for row, q in zip(run, questions))
+        for row in run:
+            scores = [ctx["score"] for ctx in row["ctxs"]]
+            assert len(scores) == 20 and scores == sorted(scores, reverse=True)
+            assert len({ctx["id"] for ctx in row["ctxs"]}) == 20
+        for name in ("test.json", "test.closed_book.json", "test.scores.json"):
+            assert list(read_json(folder / "answers" / name)) == ids
+        metrics = read_json(folder / "scores/metrics.json")
+        languages = {row["lang"] for row in questions}
+        assert set(metrics["answers"]["languages"]) == languages
+        assert set(metrics["closed_book"]["languages"]) == languages
+        assert 0 <= metrics["retrieval"]["macro"]["r_multi@10"] <= 100
+
+
+def test_mining_adds_rows_and_keeps_the_annotated_ones(smoke_run):
+    annotated = [row for _, row in read_jsonl(smoke_run / "corpus/annotated.jsonl")]
+    training = [row for _, row in read_jsonl(smoke_run / "round_0/mined/training.jsonl")]
+    counts = read_json(smoke_run / "round_0/mined/stage.json")["counts"]
+    assert [row["q_id"] for row in training[: len(annotated)]] == [r["q_id"] for r in annotated]
+    assert counts["linked"] > 50 and counts["rows"] == len(training)
+    for old, new in zip(annotated, training):
+        assert new["positive_ctxs"][0] == old["positive_ctxs"][0], "the gold passage stays"
+    mined = read_json(smoke_run / "round_1/mdpr/stage.json")["counts"]["rows"]
+    assert mined == len(training), "round 1 trains on them"
+
+
+def test_report_is_written_and_printed(smoke_run):
+    report = read_json(smoke_run / "report.json")
+    assert len(report["rounds"]) == 2 and report["corpus"]["passages"] > 500
+    assert any("RANDOM weights" in note for note in report["notes"])
+    assert report["examples"][0]["ctxs"][0]["lang"]
+    assert "# " in (smoke_run / "report.md").read_text("utf-8")
+    assert len(list((smoke_run / "figures").glob("*.png"))) >= 2
+    printed = (smoke_run.parent / "stdout.txt").read_text()
+    assert "report.md" in printed and "Japanese" in printed
+    log = (smoke_run.parent / "stderr.txt").read_text()
+    assert "round_1/scores: " in log and "CheckpointManager" not in log
+
+
+def test_second_call_does_no_stage_again(smoke_run, train):
+    before = contents(smoke_run)
+    status, out, err = train(smoke_run, "--json")
+    assert status == 0, err
+    stages = [line for line in err.splitlines() if line.startswith(("corpus", "round_"))]
+    assert len(stages) == 14 and all("done before" in line for line in stages)
+    after = contents(smoke_run)
+    assert [name for name in before if after.get(name) != before[name]] == []
+    last = json.loads(out)
+    assert last["round"] == 1, "stdout is JSON and nothing else"
+
+
+def test_other_settings_are_refused(smoke_run, train):
+    before = contents(smoke_run)
+    status, _, err = train(smoke_run, "--config.seed=1")
+    assert status == 2 and "error: " in err and "seed: 0 then, 1 now" in err
+    assert "Traceback" not in err and contents(smoke_run) == before
+
+
+def test_full_disk_stops_with_a_message_and_leaves_no_half_written_stage(train, tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    status, _, err = train(tmp_path / "w", preexec_fn=limit)
+    assert status != 0 and "corpus" in err
+    left = [path.name for path in (tmp_path / "w").rglob("*") if path.is_file()]
+    assert set(left) <= {"lock", "config.json"}, "no half-written file has a name that is read"
+
+
+def wait_for(path, process, seconds=600):
+    deadline = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    assert path.exists(), f"{path} never came"
+
+
+@pytest.mark.slow
+def test_killed_three_times_the_run_ends_with_the_same_bits(smoke_run, launch, train, tmp_path):
+    workdir = tmp_path / "w"
+    shutil.copytree(smoke_run / "corpus", workdir / "corpus")
+    moments = {
+        "retriever training": "round_0/mdpr/retriever_english/finished.json",
+        "encoding": "round_0/mdpr/stage.json",
+        "mining": "round_0/mgen/stage.json",
+        "generator training": "round_1/retrieved/stage.json",
+    }
+    for moment, file in moments.items():
+        flags = ("--config=configs/cora.py:smoke", f"--workdir={workdir}")
+        with open(tmp_path / "log", "w") as log:
+            process = launch("tpu_train", *flags, stdout=log, stderr=log)
+            wait_for(workdir / file, process)
+            time.sleep(0.3)
+            assert process.poll() is None, f"too late to be killed in {moment}"
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert not (workdir / "round_1/mgen/stage.json").exists()
+    status, _, err = train(workdir)
+    assert status == 0, err
+    assert results(workdir) == results(smoke_run)
+
+
+@pytest.fixture
+def rows_for(smoke_corpus):
+    """rows_for(round, languages) -> GeneratorRows over the real links of the smoke corpus."""
+
+    def make(round, languages=("th",), **training):
+        settings = types.SimpleNamespace(
+            generator=GeneratorTraining(**{"synthetic_share": 1.0, **training}),
+            generator_format=types.SimpleNamespace(passages=4),
+            mining=MiningRules(),
+            synthetic_languages=languages,
+        )
+        return GeneratorRows(types.SimpleNamespace(settings=settings, corpus=smoke_corpus), round)
+
+    return make
+
+
+def row(answer="Japan", lang="en", answering=(), count=8, **more):
+    ctxs = [
+        {"id": i, "title": "T", "text": f"{answer} here" if i in answering else "nothing"}
+        for i in range(count)
+    ]
+    return {"question": "q?", "lang": lang, "answers": [answer], "ctxs": ctxs} | more
+
+
+def test_at_most_three_answering_passages_filled_up_in_rank_order(rows_for):
+    rows = rows_for(0)
+    draws = [
+        rows.passages(row(answering=(1, 2, 4, 5, 6)), np.random.default_rng(i)) for i in range(40)
+    ]
+    for ctxs in draws:
+        chosen = {ctx["id"] for ctx in ctxs}
+        assert len(chosen) == 4 and len(chosen & {1, 2, 4, 5, 6}) == 3 and chosen & {0, 3, 7} == {0}
+    assert set.union(*({ctx["id"] for ctx in x} for x in draws)) == {0, 1, 2, 4, 5, 6}
+    assert len({tuple(ctx["id"] for ctx in x) for x in draws}) > 20, "shuffled"
+
+
+def test_question_without_any_answering_passage_keeps_the_best_ranked(rows_for):
+    ctxs = rows_for(0).passages(row(), np.random.default_rng(0))
+    assert {ctx["id"] for ctx in ctxs} == {0, 1, 2, 3}
+
+
+def test_yes_is_in_no_passage(rows_for):
+    ctxs = rows_for(0).passages(row("yes", answering=(5, 6, 7)), np.random.default_rng(0))
+    assert {ctx["id"] for ctx in ctxs} == {0, 1, 2, 3}
+
+
+def test_synthetic_answers_join_after_the_third_epoch_and_from_round_1_on(rows_for, smoke_corpus):
+    title = next(p.title for p in smoke_corpus.store if p.lang == "en")
+    thai = smoke_corpus.links.translate(title, "en", "th")
+    rng = np.random.default_rng(0)
+    asked = row(title)
+    assert rows_for(0)(asked, rng, 2)[1::2] == ("en", title)
+    assert rows_for(0)(asked, rng, 3)[1::2] == ("th", thai)
+    assert rows_for(1)(asked, rng, 0)[1::2] == ("th", thai)
+    assert rows_for(1)(row(title, lang="fi"), rng, 0)[1::2] == ("fi", title), "English ones only"
+    assert rows_for(1, synthetic_share=0.0)(asked, rng, 0)[1::2] == ("en", title)
+    assert rows_for(1)(row("no such page"), rng, 0)[1::2] == ("en", "no such page")
+    assert rows_for(1)(row("1871"), rng, 0)[1::2] == ("th", "1871")
+
+
+def test_english_answer_of_another_language_is_tagged_english(rows_for):
+    asked = row("Ann", lang="ar", answer_lang="en")
+    assert rows_for(0)(asked, np.random.default_rng(0), 0)[1::2] == ("en", "Ann")
