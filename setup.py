@@ -38,7 +38,12 @@ EXTRAS = {
     "tensorboard": ["tensorboardX>=2.6"],
     "gcs": ["etils[epath-gcs]>=1.13", "gcsfs"],
 }
-EXTRAS["test"] = EXTRAS["segment"] + ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6", "chex>=0.1.91"]
+EXTRAS["test"] = EXTRAS["segment"] + [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff==0.17.6",
+    "chex>=0.1.91",
+]
 
 setup(
     name="clmrc_jax",
@@ -46,7 +51,6 @@ setup(
     description="Question answering across languages in JAX: CORA (mDPR + mGEN) and Dual BERT",
     long_description=open("README.md", encoding="utf-8").read(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["clmrc_jax", "clmrc_jax.*"]),
     package_data={

@@ -28,7 +28,7 @@ def get_config():
             },
             "seed": 1,
             "examples": 10_000_000,
-            "steps": 2400,
+            "steps": 2000,
             "batch_size": 48,
             "contexts": 2,
             "question_buckets": (48,),

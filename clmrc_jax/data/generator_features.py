@@ -109,6 +109,18 @@ def pad_sources(format: GeneratorFormat, sources, pad_id: int):
     return tuple(x.reshape(len(sources), count, -1) for x in (tokens, mask))
 
 
+def seq2seq_batch(format: GeneratorFormat, sources, targets, pad_id: int) -> dict[str, np.ndarray]:
+    """ids of sources and targets -> a batch of the seq2seq objective."""
+    tokens, mask = pad_sources(format, sources, pad_id)
+    target_tokens, target_mask = pad_to_bucket(targets, (format.target_length,), pad_id)
+    return {
+        "encoder_input_tokens": tokens,
+        "encoder_mask": mask,
+        "decoder_target_tokens": target_tokens,
+        "decoder_mask": target_mask,
+    }
+
+
 def seq2seq_batches(tokenizer: Tokenizer, format: GeneratorFormat, choose):
     """`transform(rows, rng, epoch) -> batch` of the seq2seq objective.
 
@@ -119,13 +131,6 @@ def seq2seq_batches(tokenizer: Tokenizer, format: GeneratorFormat, choose):
         chosen = [choose(row, rng, epoch) for row in rows]
         sources, _ = encode_sources(tokenizer, format, [item[:3] for item in chosen])
         targets = encode_targets(tokenizer, format, [item[3] for item in chosen])
-        tokens, mask = pad_sources(format, sources, tokenizer.ids.pad)
-        target_tokens, target_mask = pad_to_bucket(targets, (format.target_length,), 0)
-        return {
-            "encoder_input_tokens": tokens,
-            "encoder_mask": mask,
-            "decoder_target_tokens": target_tokens,
-            "decoder_mask": target_mask,
-        }
+        return seq2seq_batch(format, sources, targets, tokenizer.ids.pad)
 
     return transform

@@ -227,6 +227,7 @@ class Mt5(nn.Module):
         return [layer.cross_attention.keys_values(encoded) for layer in self.decoder.layers]
 
     def step(self, cache, tokens, position):
+        """Logits of one position per row, and the cache with it; shapes as in `decode_step`."""
         length = cache["layers_0"]["self_key"].shape[1]
         keys = jnp.arange(length)
         bias = self.decoder.position_bias(position[None], keys)

@@ -20,7 +20,7 @@ from clmrc_jax.data.generator_features import (
     GeneratorFormat,
     encode_sources,
     encode_targets,
-    pad_sources,
+    seq2seq_batch,
 )
 from clmrc_jax.data.pipeline import make_dataset, pad_to_bucket
 from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches
@@ -116,16 +116,7 @@ def generator_transform(
         else:
             count = 1 if easy else int(rng.choice(counts, p=shares))
             sources, targets = reading(indices, rng, count)
-        tokens, mask = pad_sources(format, sources, tokenizer.ids.pad)
-        target_tokens, target_mask = pad_to_bucket(
-            targets, (format.target_length,), tokenizer.ids.pad
-        )
-        return {
-            "encoder_input_tokens": tokens,
-            "encoder_mask": mask,
-            "decoder_target_tokens": target_tokens,
-            "decoder_mask": target_mask,
-        }
+        return seq2seq_batch(format, sources, targets, tokenizer.ids.pad)
 
     return transform
 
@@ -150,10 +141,10 @@ def vocabulary_texts(exercises, count: int):
     format = GeneratorFormat(passages=1)
     for i in range(count):
         yield exercises.statement(i)[1]
-        if i % 3 == 0:
-            item = exercises.reading(i, passages=1)
-            ctxs = [dataclasses.asdict(item["positive"])]
-            yield " ".join(format.parts(item["question"], item["lang"], ctxs))
+    for i in range(count // 3):
+        item = exercises.reading(i, passages=1)
+        ctxs = [dataclasses.asdict(item["positive"])]
+        yield " ".join(format.parts(item["question"], item["lang"], ctxs))
     for entity in exercises.world.entities.values():
         yield from entity.names.values()
 

@@ -102,6 +102,10 @@ class CoraSettings:
     evaluation: EvaluationSettings
 
     def __post_init__(self):
+        if self.rounds and not self.generate:
+            raise ValueError(
+                "rounds after the first mine data with mGEN: with generate=False set rounds=0"
+            )
         self.biencoder(BertConfig())  # bad values of the head are found before any work
 
     def biencoder(self, bert: BertConfig) -> BiEncoderConfig:
