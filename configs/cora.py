@@ -179,7 +179,7 @@ def demo():
     config.retriever_format.update({"question_buckets": (48,), "passage_buckets": (80, 112)})
     config.retriever.update(
         {
-            "steps": (120, 120, 120),
+            "steps": (80, 60, 60),
             "batch_size": 48,
             "english_first": 0.25,
             "validation_rows": 192,
@@ -196,7 +196,7 @@ def demo():
     )
     config.generator.update(
         {
-            "steps": (100, 100, 100),
+            "steps": (80, 60, 60),
             "batch_size": 32,
             "answer_passages": 3,
             "validation_rows": 192,

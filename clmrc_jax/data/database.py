@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clmrc_jax.files import InputError
+from clmrc_jax.files import DISK_FULL, InputError
 
 
 def local_path(path: str | os.PathLike) -> Path:
@@ -22,7 +22,8 @@ def local_path(path: str | os.PathLike) -> Path:
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary sibling of `path`; the block fills it and it then becomes `path`.
 
-    On any error the temporary file is removed and `path` stays as it was.
+    On any error the temporary file is removed and `path` stays as it was; a full disk is an
+    InputError.
     """
     path = local_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,9 +34,21 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if _is_full_disk(error):
+            raise InputError(
+                f"{path}: cannot write ({error}); free space, then run the same command again"
+            ) from error
         raise
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in DISK_FULL
+    if isinstance(error, sqlite3.OperationalError):
+        return "disk" in str(error)
+    return isinstance(error, RuntimeError) and "write() failed" in str(error)  # ArrayRecord's word
 
 
 @contextlib.contextmanager

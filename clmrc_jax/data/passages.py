@@ -210,7 +210,7 @@ def _write_records(
     finally:
         writer.close()
     if array_record_module.ArrayRecordReader(str(path)).num_records() != row:
-        raise OSError(f"{path}: the file was not written in full; is the disk full?")
+        raise InputError(f"{path}: the file was not written in full; is the disk full?")
 
 
 def _encode(passage: Passage) -> bytes:

@@ -137,14 +137,15 @@ def test_full_disk_keeps_the_old_store(tmp_path):
     script = """
 import resource, signal, sys
 from clmrc_jax.data.passages import Passage, PassageStore, write_passage_store
+from clmrc_jax.files import InputError
 path = sys.argv[1]
 write_passage_store(path, [Passage("1", "en", "a", "t", "old")])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 try:
     write_passage_store(path, (Passage(str(i), "en", "a", "t", str(i**99)) for i in range(2000)))
-except (OSError, RuntimeError) as error:
-    print("File too large" in str(error), PassageStore(path)[0].text)
+except InputError as error:
+    print("File too large" in str(error) and "free space" in str(error), PassageStore(path)[0].text)
 """
     command = [sys.executable, "-c", script, str(tmp_path / "store")]
     result = subprocess.run(command, capture_output=True, text=True)
