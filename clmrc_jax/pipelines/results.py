@@ -40,7 +40,7 @@ def build_report(cora, seconds: float) -> dict:
             "languages": counts["languages"],
         },
         "rounds": cora.metrics(),
-        "seconds": {**cora.run.seconds, "this start": seconds},
+        "seconds": cora.run.seconds,
         "parameters": {
             name: sum(leaf.size for leaf in jax.tree.leaves(params))
             for name, params in cora.parameters().items()
