@@ -196,7 +196,7 @@ def demo():
     )
     config.generator.update(
         {
-            "steps": (80, 60, 60),
+            "steps": (60, 90, 90),
             "batch_size": 32,
             "answer_passages": 3,
             "validation_rows": 192,
@@ -207,7 +207,13 @@ def demo():
         }
     )
     config.generator_optimizer.update(
-        {"learning_rate": 1e-3, "warmup_steps": 20, "clip_norm": 1.0, "weight_decay": 0.0}
+        {
+            "name": "adafactor",
+            "learning_rate": 0.01,
+            "warmup_steps": 10,
+            "clip_norm": 1.0,
+            "weight_decay": 0.0,
+        }
     )
     config.mining.update({"retrieved": 8, "passages_per_article": 3, "max_negatives": 8})
     config.evaluation.update({"scorer": "portable", "examples": 8})

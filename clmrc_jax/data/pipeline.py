@@ -29,6 +29,7 @@ def make_dataset(
     host_count: int = 1,
     shuffle: bool = True,
     epochs: int | None = None,
+    epoch_length: int | None = None,
 ) -> grain.MapDataset:
     """Batches of a source, as a random-access Grain dataset.
 
@@ -37,6 +38,7 @@ def make_dataset(
     transform(rows, rng, epoch) -> dict of arrays [rows, ...]: makes the arrays. rng depends on
     seed, batch and host alone. epoch counts from 0 and is that of the global batch's first row
     (a batch may run over into the next epoch).
+    epoch_length: rows that `transform` counts as an epoch; default all of the source.
     epochs: None for endless; else the last batch is filled up from the following epoch.
     Raises InputError for an empty source and for sizes that do not divide.
     """
@@ -50,7 +52,17 @@ def make_dataset(
         )
     if not 0 <= host_index < host_count:
         raise InputError(f"host_index {host_index} is outside 0..{host_count - 1}")
-    batches = _Batches(source, batch_size, seed, transform, host_index, host_count, shuffle, epochs)
+    batches = _Batches(
+        source,
+        batch_size,
+        seed,
+        transform,
+        host_index,
+        host_count,
+        shuffle,
+        epochs,
+        epoch_length or len(source),
+    )
     return grain.MapDataset.source(batches)
 
 
@@ -66,6 +78,7 @@ class _Batches:
     host_count: int
     shuffle: bool
     epochs: int | None
+    epoch_length: int
 
     def __len__(self) -> int:
         if self.epochs is None:
@@ -79,7 +92,7 @@ class _Batches:
         start = first + self.host_index * rows
         chosen = [self.source[self.row(place)] for place in range(start, start + rows)]
         rng = np.random.default_rng((self.seed, batch, self.host_index))
-        return self.transform(chosen, rng, first // len(self.source))
+        return self.transform(chosen, rng, first // self.epoch_length)
 
     def row(self, place: int) -> int:
         """The source row at a place of the endless line."""

@@ -11,13 +11,14 @@ import random
 import numpy as np
 
 from clmrc_jax import sharding
-from clmrc_jax.evaluate.answer_match import contains_answer, searchable
+from clmrc_jax.data.qa_examples import Question
 from clmrc_jax.evaluate.language_id import score_language
 from clmrc_jax.evaluate.normalize import normalized_match
 from clmrc_jax.evaluate.recall import score_retrieval
 from clmrc_jax.evaluate.xor import score_xor
 from clmrc_jax.files import JsonlRows, read_json, read_jsonl, write_json, write_jsonl
 from clmrc_jax.pipelines import corpora, mining, models
+from clmrc_jax.pipelines.generator_rows import GeneratorRows
 from clmrc_jax.pipelines.gold_recall import gold_recall
 from clmrc_jax.pipelines.settings import CoraSettings, plain
 from clmrc_jax.pipelines.stages import Run
@@ -135,6 +136,8 @@ class Cora:
             counts = {}
             for split in corpora.SPLITS:
                 questions = self.corpus.questions(split)
+                if split == "train":
+                    questions += self._mined_questions(round)
                 if not questions:
                     continue
                 vectors = self.retriever.encode_questions(
@@ -148,24 +151,45 @@ class Cora:
 
         self._stage(round, "retrieved", work)
 
+    def _mined_questions(self, round: int) -> list[Question]:
+        """English questions with a mined answer and tag in another language: part of B(t)."""
+        if round == 0:
+            return []
+        rows = JsonlRows(self._path(round - 1, "mined") / "training.jsonl")
+        return [
+            Question(row["q_id"], row["question"], row["lang"], tuple(row["answers"]))
+            for row in rows
+            if mining.LINK in row["q_id"]
+        ]
+
     # Line 5: theta_mGEN(t) <- Train(theta_mGEN(t-1), (q, a, P_multi)), with synthetic answers
     def train_generator(self, round: int) -> None:
         """Trains mGEN from the last round's parameters on what mDPR has retrieved."""
 
         def work(folder):
-            rows = JsonlRows(self._path(round, "retrieved") / "train.jsonl")
-            choose = GeneratorRows(self, round)
+            rows = GeneratorRows(
+                JsonlRows(self._path(round, "retrieved") / "train.jsonl"),
+                self.corpus.links,
+                self.settings.mining,
+                self.settings.generator,
+                self.settings.synthetic_languages,
+                self.settings.generator_format.passages,
+                round=round,
+                seed=self._seed(round, 3),
+            )
             self._generator_params = self.generator.train(
                 self._generator_params,
                 rows,
-                choose,
+                rows.choose,
+                epoch_length=len(rows.run),
                 round=round,
                 seed=self._seed(round, 2),
                 workdir=folder,
                 validate=self._generator_validation(round),
             )
             models.save_generator(self, folder / "model", self._generator_params)
-            return {"rows": len(rows)} | _last_metrics(folder / "generator")
+            counts = {"rows": len(rows.run), "synthetic": len(rows) - len(rows.run)}
+            return counts | _last_metrics(folder / "generator")
 
         self._stage(round, "mgen", work)
         self._generator_params = models.load_generator(self, self._path(round, "mgen"))
@@ -326,44 +350,3 @@ def _last_metrics(folder) -> dict:
     valid = ("valid/nll", "valid/average_rank", "valid/exact_match")
     kept = ("loss", *valid, "examples_per_second", "padding_waste")
     return {key: last[key] for key in kept if isinstance(last.get(key), float)}
-
-
-class GeneratorRows:
-    """Which source and target a training question gives in an epoch (spec 4.2, CORA footnote 2)."""
-
-    def __init__(self, cora: Cora, round: int):
-        self.round, self.training = round, cora.settings.generator
-        self.top = cora.settings.generator_format.passages
-        self.links, self.rules = cora.corpus.links, cora.settings.mining
-        self.languages = cora.settings.synthetic_languages
-
-    def __call__(self, row: dict, rng: np.random.Generator, epoch: int):
-        """returns: question, language tag, passages (shuffled), answer"""
-        lang, answer = row.get("answer_lang") or row["lang"], row["answers"][0]
-        ctxs = self.passages(row, rng)
-        started = self.round > 0 or epoch >= self.training.synthetic_after_epoch
-        if started and lang == "en" and rng.random() < self.training.synthetic_share:
-            lang, answer = self.synthetic(answer, rng)
-        return row["question"], lang, ctxs, answer
-
-    def passages(self, row: dict, rng) -> list[dict]:
-        """At most `answer_passages` with an answer string, filled up in rank order, shuffled."""
-        answers, lang = searchable(row["answers"]), row.get("answer_lang") or row["lang"]
-        answering, others = [], []
-        for ctx in row["ctxs"]:
-            text = f"{ctx['title']} {ctx['text']}"
-            hit = contains_answer(answers, text, lang)
-            (answering if hit else others).append(ctx)
-        limit = min(self.training.answer_passages, self.top)
-        kept = [answering[i] for i in rng.permutation(len(answering))[:limit]]
-        kept += others[: self.top - len(kept)]
-        return [kept[i] for i in rng.permutation(len(kept))]
-
-    def synthetic(self, answer: str, rng) -> tuple[str, str]:
-        """The English answer in a random language that links can translate it to."""
-        for i in rng.permutation(len(self.languages)):
-            lang = self.languages[i]
-            translated = mining.translate_answer(self.links, self.rules, answer, lang)
-            if translated is not None:
-                return lang, translated
-        return "en", answer

@@ -95,6 +95,7 @@ class Generator:
         round: int,
         seed: int,
         workdir,
+        epoch_length=None,
         validate=None,
         name="generator",
         steps=None,
@@ -110,6 +111,7 @@ class Generator:
             batch_size=t.batch_size,
             seed=seed,
             transform=seq2seq_batches(self.tokenizer, self.format, choose),
+            epoch_length=epoch_length,
             host_index=jax.process_index(),
             host_count=jax.process_count(),
         )

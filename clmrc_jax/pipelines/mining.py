@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from clmrc_jax.evaluate.answer_match import contains_answer, searchable
 from clmrc_jax.evaluate.normalize import normalized_match
 
+LINK = ">"  # in the id of a link-expanded question, before its language
 POSITIVE, NEGATIVE, MATCHED = "positive", "negative", "matched"
 
 
@@ -108,7 +109,7 @@ def linked_candidates(
             found = list(store.article_rows(target, title))[: rules.passages_per_article]
             for passage in store.get_many(found):
                 yield Candidate(
-                    f"{row['q_id']}>{target}",
+                    f"{row['q_id']}{LINK}{target}",
                     row["question"],
                     target,
                     (answer,),

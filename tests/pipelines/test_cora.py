@@ -1,19 +1,14 @@
-"""The main command from a question to an answer, killed and continued; and what rows train mGEN."""
+"""The main command from a question to an answer, killed and continued."""
 
 import json
 import resource
 import shutil
 import signal
 import time
-import types
 
-import numpy as np
 import pytest
 
 from clmrc_jax.files import read_json, read_jsonl
-from clmrc_jax.pipelines.cora import GeneratorRows
-from clmrc_jax.pipelines.generator import GeneratorTraining
-from clmrc_jax.pipelines.mining import MiningRules
 
 STAGES = ("mdpr", "index", "retrieved", "mgen", "answers", "scores")
 TOWER = "mdpr/model/{}/model.safetensors"
@@ -165,68 +160,3 @@ def test_killed_three_times_the_run_ends_with_the_same_bits(smoke_run, launch, t
     status, _, err = train(workdir)
     assert status == 0, err
     assert results(workdir) == results(smoke_run)
-
-
-@pytest.fixture
-def rows_for(smoke_corpus):
-    """rows_for(round, languages) -> GeneratorRows over the real links of the smoke corpus."""
-
-    def make(round, languages=("th",), **training):
-        settings = types.SimpleNamespace(
-            generator=GeneratorTraining(**{"synthetic_share": 1.0, **training}),
-            generator_format=types.SimpleNamespace(passages=4),
-            mining=MiningRules(),
-            synthetic_languages=languages,
-        )
-        return GeneratorRows(types.SimpleNamespace(settings=settings, corpus=smoke_corpus), round)
-
-    return make
-
-
-def row(answer="Japan", lang="en", answering=(), count=8, **more):
-    ctxs = [
-        {"id": i, "title": "T", "text": f"{answer} here" if i in answering else "nothing"}
-        for i in range(count)
-    ]
-    return {"question": "q?", "lang": lang, "answers": [answer], "ctxs": ctxs} | more
-
-
-def test_at_most_three_answering_passages_filled_up_in_rank_order(rows_for):
-    rows = rows_for(0)
-    draws = [
-        rows.passages(row(answering=(1, 2, 4, 5, 6)), np.random.default_rng(i)) for i in range(40)
-    ]
-    for ctxs in draws:
-        chosen = {ctx["id"] for ctx in ctxs}
-        assert len(chosen) == 4 and len(chosen & {1, 2, 4, 5, 6}) == 3 and chosen & {0, 3, 7} == {0}
-    assert set.union(*({ctx["id"] for ctx in x} for x in draws)) == {0, 1, 2, 4, 5, 6}
-    assert len({tuple(ctx["id"] for ctx in x) for x in draws}) > 20, "shuffled"
-
-
-def test_question_without_any_answering_passage_keeps_the_best_ranked(rows_for):
-    ctxs = rows_for(0).passages(row(), np.random.default_rng(0))
-    assert {ctx["id"] for ctx in ctxs} == {0, 1, 2, 3}
-
-
-def test_yes_is_in_no_passage(rows_for):
-    ctxs = rows_for(0).passages(row("yes", answering=(5, 6, 7)), np.random.default_rng(0))
-    assert {ctx["id"] for ctx in ctxs} == {0, 1, 2, 3}
-
-
-def test_synthetic_answers_join_after_the_third_epoch_and_from_round_1_on(rows_for, smoke_corpus):
-    title = next(p.title for p in smoke_corpus.store if p.lang == "en")
-    thai = smoke_corpus.links.translate(title, "en", "th")
-    rng = np.random.default_rng(0)
-    asked = row(title)
-    assert rows_for(0)(asked, rng, 2)[1::2] == ("en", title)
-    assert rows_for(0)(asked, rng, 3)[1::2] == ("th", thai)
-    assert rows_for(1)(asked, rng, 0)[1::2] == ("th", thai)
-    assert rows_for(1)(row(title, lang="fi"), rng, 0)[1::2] == ("fi", title), "English ones only"
-    assert rows_for(1, synthetic_share=0.0)(asked, rng, 0)[1::2] == ("en", title)
-    assert rows_for(1)(row("no such page"), rng, 0)[1::2] == ("en", "no such page")
-    assert rows_for(1)(row("1871"), rng, 0)[1::2] == ("th", "1871")
-
-
-def test_english_answer_of_another_language_is_tagged_english(rows_for):
-    asked = row("Ann", lang="ar", answer_lang="en")
-    assert rows_for(0)(asked, np.random.default_rng(0), 0)[1::2] == ("en", "Ann")
