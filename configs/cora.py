@@ -196,7 +196,7 @@ def demo():
     )
     config.generator.update(
         {
-            "steps": (60, 90, 90),
+            "steps": (40, 80, 80),
             "batch_size": 32,
             "answer_passages": 3,
             "validation_rows": 192,
@@ -209,7 +209,7 @@ def demo():
     config.generator_optimizer.update(
         {
             "name": "adafactor",
-            "learning_rate": 0.01,
+            "learning_rate": 0.004,
             "warmup_steps": 10,
             "clip_norm": 1.0,
             "weight_decay": 0.0,
