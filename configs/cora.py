@@ -196,7 +196,7 @@ def demo():
     )
     config.generator.update(
         {
-            "steps": (40, 80, 80),
+            "steps": (60, 60, 60),
             "batch_size": 32,
             "answer_passages": 3,
             "validation_rows": 192,
@@ -208,8 +208,7 @@ def demo():
     )
     config.generator_optimizer.update(
         {
-            "name": "adafactor",
-            "learning_rate": 0.004,
+            "learning_rate": 1e-3,
             "warmup_steps": 10,
             "clip_norm": 1.0,
             "weight_decay": 0.0,

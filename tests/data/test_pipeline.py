@@ -36,6 +36,11 @@ def test_make_dataset_batch_across_epochs_loses_nothing_and_tells_the_epoch():
     assert [data[b]["epoch"][0] for b in range(6)] == [0, 0, 0, 1, 1, 2]
 
 
+def test_make_dataset_counts_epochs_of_a_given_length():
+    data = dataset(epoch_length=4)  # one batch, though the source has 10 rows
+    assert [data[b]["epoch"][0] for b in range(4)] == [0, 1, 2, 3]
+
+
 def test_make_dataset_finite_epochs_fill_the_last_batch():
     data = dataset(epochs=1)
     assert len(data) == 3
