@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Asks a finished run a question, in any of its languages.
 
-python launch/ask.py --workdir=runs/demo --question="日本の通貨は何ですか？"
+python launch/ask.py --workdir=runs/demo --question="アイスランドの通貨は何ですか？"
 python launch/ask.py --workdir=runs/demo --question="Mikä on Japanin rahayksikkö?" --lang=fi
 python launch/ask.py --workdir=runs/demo                       # asks for questions, one a line
 
