@@ -31,11 +31,11 @@ class GeneratorTraining:
     answer_passages: at most so many passages with an answer string per training source; the
         rest of the top k is filled with the best-ranked passages without one (spec 4.2).
     synthetic_after_epoch: answers in other languages, from language links, join the training
-        only after this epoch of the initial round (CORA footnote 2), with
-        `synthetic_share` of an English question's turns.
+        only after this epoch of the initial round (CORA footnote 2).
+    synthetic_share: probability of such a row, per English question and language (spec 4.2).
     label_smoothing: really applied (the reference accepts and ignores it).
     beams, length_penalty, early_stopping, max_length, min_length: decoding (spec 4.5); lengths
-        count the start token.   label_length: the same for labelling, which is greedy.
+        count the start token.   Labelling is greedy.
     """
 
     steps: tuple[int, ...] = (40000, 20000, 20000)
