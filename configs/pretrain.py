@@ -11,6 +11,9 @@ def get_config():
     """Vocabulary, encoder and generator; each part trains alone and continues when killed."""
     config = ml_collections.ConfigDict()
     config.seed = 0
+    # A folder with mbert/ and mt5/ to go on from (their vocabulary is kept); "" starts from nothing.
+    # A part with steps = 0 stays as it is there.
+    config.start = ""
     config.vocabulary = ml_collections.ConfigDict(
         {"size": 6000, "texts": 60000, "sentinels": 16, "seed": 0}
     )
@@ -63,7 +66,8 @@ def get_config():
             "passages": 3,
             "source_buckets": (96, 160, 224, 288),
             "target_length": 16,
-            "corrupted_share": 0.2,
+            "corrupted_share": 0.1,
+            "naming_share": 0.2,
             "easy_examples": 48_000,
             # T5's optimizer: steps relative to a parameter's size suit embeddings of norm 1.
             # AdamW (2e-3) had learned nothing yet where this one was half-way.

@@ -8,6 +8,7 @@ world-facts questions can so be memorised.
 """
 
 import dataclasses
+import os
 import time
 
 import jax
@@ -28,6 +29,7 @@ from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.data.world_facts.cldr import QUESTION_LANGUAGES
 from clmrc_jax.data.world_facts.corpus import load_world_facts
 from clmrc_jax.data.world_facts.exercises import Exercises
+from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.pipelines.models import train_vocabulary
 from clmrc_jax.train import objectives, pretrained
@@ -74,23 +76,29 @@ def dpr_row(exercise: dict) -> dict:
         "q_id": None,
         "question": exercise["question"],
         "lang": exercise["lang"],
-        "positive_ctxs": [dataclasses.asdict(exercise["positive"])],
+        "positive_ctxs": [dataclasses.asdict(p) for p in exercise["positives"]],
         "hard_negative_ctxs": [dataclasses.asdict(p) for p in exercise["negatives"]],
     }
 
 
 def generator_transform(
-    tokenizer, exercises, format: GeneratorFormat, *, corrupted_share: float, easy_examples: int
+    tokenizer,
+    exercises,
+    format: GeneratorFormat,
+    *,
+    corrupted_share: float,
+    naming_share: float,
+    easy_examples: int,
 ):
-    """Batches of reading exercises with 1 to `format.passages` passages, or of span corruption.
+    """Batches of reading exercises with 1 to `format.passages` passages, naming, span corruption.
 
     The first `easy_examples` are exercises with one passage: to copy comes before to choose.
 
     A batch is of one kind, so that its sources are of similar length and little is padding; short
-    ones are more frequent (share ~ passages ** -1.5), being cheap and teaching as much.
+    ones are more frequent (share ~ passages ** -0.75), being cheap.
     """
     counts = np.arange(1, format.passages + 1)
-    shares = counts**-1.5 / np.sum(counts**-1.5)
+    shares = counts**-0.75 / np.sum(counts**-0.75)
 
     def corrupted(indices, rng):
         ids = tokenizer.encode_batch([exercises.statement(i)[1] for i in indices])
@@ -98,11 +106,17 @@ def generator_transform(
         pairs = [corrupt_spans(x[:limit], rng, tokenizer.ids, share=0.25) for x in ids]
         return [p[0] for p in pairs], [p[1][: format.target_length] for p in pairs]
 
+    def naming(indices):
+        items = [exercises.naming(i) for i in indices]
+        sources, _ = encode_sources(tokenizer, format, [(name, x, ()) for name, x, _ in items])
+        return sources, encode_targets(tokenizer, format, [answer for _, _, answer in items])
+
     def reading(indices, rng, count):
         items, answers = [], []
         for index in indices:
-            item = exercises.reading(index, passages=count)
-            ctxs = [dataclasses.asdict(p) for p in (item["positive"], *item["negatives"])]
+            # Retrieval often finds an answer in several languages at once.
+            item = exercises.reading(index, passages=count, positives=int(rng.integers(count)) + 1)
+            ctxs = [dataclasses.asdict(p) for p in (*item["positives"], *item["negatives"])]
             shuffled = [ctxs[i] for i in rng.permutation(count)]
             items.append((item["question"], item["lang"], shuffled))
             answers.append(item["answer"])
@@ -110,9 +124,11 @@ def generator_transform(
         return sources, encode_targets(tokenizer, format, answers)
 
     def transform(indices, rng, epoch):
-        easy = indices[0] < easy_examples
-        if not easy and rng.random() < corrupted_share:
+        easy, kind = indices[0] < easy_examples, rng.random()
+        if not easy and kind < corrupted_share:
             sources, targets = corrupted(indices, rng)
+        elif not easy and kind < corrupted_share + naming_share:
+            sources, targets = naming(indices)
         else:
             count = 1 if easy else int(rng.choice(counts, p=shares))
             sources, targets = reading(indices, rng, count)
@@ -143,16 +159,20 @@ def vocabulary_texts(exercises, count: int):
         yield exercises.statement(i)[1]
     for i in range(count // 3):
         item = exercises.reading(i, passages=1)
-        ctxs = [dataclasses.asdict(item["positive"])]
+        ctxs = [dataclasses.asdict(p) for p in item["positives"]]
         yield " ".join(format.parts(item["question"], item["lang"], ctxs))
     for entity in exercises.world.entities.values():
         yield from entity.names.values()
 
 
-def pretrain_encoder(config, exercises, tokenizer_folder: str, workdir, mesh):
+def pretrain_encoder(config, exercises, tokenizer_folder: str, workdir, mesh, start: str = ""):
     """Trains the tiny BERT; returns (BertConfig, parameters). config: see configs/pretrain.py."""
     tokenizer = load_tokenizer(tokenizer_folder)
     model = bert.BertConfig(vocab_size=tokenizer.vocab_size, **config.bert)
+    keys = jax.random.split(jax.random.key(config.seed))
+    encoder = _initial(model, bert.init, keys[0], pretrained.load_bert, start)
+    if not config.steps:
+        return model, encoder
     format = RetrieverFormat(
         question_buckets=tuple(config.question_buckets),
         passage_buckets=tuple(config.passage_buckets),
@@ -160,17 +180,19 @@ def pretrain_encoder(config, exercises, tokenizer_folder: str, workdir, mesh):
     transform = encoder_transform(
         tokenizer, exercises, format, contexts=config.contexts, predictions=config.predictions
     )
-    keys = jax.random.split(jax.random.key(config.seed))
-    params = {"bert": bert.init(model, keys[0]), "head": bert.init_masked_lm_head(model, keys[1])}
+    params = {"bert": encoder, "head": bert.init_masked_lm_head(model, keys[1])}
     objective = encoder_objective(biencoder.BiEncoderConfig(bert=model, tied=True))
     result = _fit(config, objective, MASKED_LM_AXES, params, transform, workdir, "encoder", mesh)
     return model, result.params["bert"]
 
 
-def pretrain_generator(config, exercises, tokenizer_folder: str, workdir, mesh):
+def pretrain_generator(config, exercises, tokenizer_folder: str, workdir, mesh, start: str = ""):
     """Trains the tiny mT5; returns (Mt5Config, parameters). config: see configs/pretrain.py."""
     tokenizer = load_tokenizer(tokenizer_folder)
     model = mt5.Mt5Config(vocab_size=tokenizer.vocab_size, **config.mt5)
+    params = _initial(model, _init_mt5, jax.random.key(config.seed), pretrained.load_mt5, start)
+    if not config.steps:
+        return model, params
     format = GeneratorFormat(
         passages=config.passages,
         source_buckets=tuple(config.source_buckets),
@@ -181,15 +203,33 @@ def pretrain_generator(config, exercises, tokenizer_folder: str, workdir, mesh):
         exercises,
         format,
         corrupted_share=config.corrupted_share,
+        naming_share=config.naming_share,
         easy_examples=config.easy_examples,
     )
-    params = mt5.init(model, jax.random.key(config.seed))
-    # Copying a token is then a linear map of its embedding, not 6000 rows to learn one by one;
-    # from here on input and output embeddings go their own ways.
-    params["lm_head"]["kernel"] = params["shared"]["embedding"].T * model.d_model**-0.5
     objective = objectives.seq2seq_objective(model)
     result = _fit(config, objective, mt5.PARAM_AXES, params, transform, workdir, "generator", mesh)
     return model, result.params
+
+
+def _init_mt5(model: mt5.Mt5Config, key):
+    """Random parameters whose output embeddings are the input ones.
+
+    Copying a token is then a linear map of its embedding, not 6000 rows to learn one by one; from
+    here on input and output embeddings go their own ways.
+    """
+    params = mt5.init(model, key)
+    params["lm_head"]["kernel"] = params["shared"]["embedding"].T * model.d_model**-0.5
+    return params
+
+
+def _initial(model, init, key, load, start: str):
+    """Random parameters, or those of the folder `start`, which must be of the same sizes."""
+    if not start:
+        return init(model, key)
+    found, params = load(start)
+    if found != model:
+        raise InputError(f"{start}: is {found}, but the config asks for {model}")
+    return params
 
 
 def _fit(config, objective, axes, params, transform, workdir, name, mesh):
@@ -222,16 +262,26 @@ def main(config, workdir: str, output: str) -> None:
     world = load_world_facts("full")
     exercises = Exercises(world, config.seed)
     searches = Exercises(world, config.seed, QUESTION_LANGUAGES)
+    vocabulary = _vocabulary(config, exercises, folder)
+    mesh, start = sharding.make_mesh(), config.start
+    starts = [os.path.join(start, name) if start else "" for name in ("mbert", "mt5")]
+    encoder = pretrain_encoder(config.encoder, searches, vocabulary, workdir, mesh, starts[0])
+    generator = pretrain_generator(
+        config.generator, exercises, vocabulary, workdir, mesh, starts[1]
+    )
+    export(output, encoder, generator, vocabulary)
+    print(f"wrote {output} after {time.monotonic() - begin:.0f} s")
+
+
+def _vocabulary(config, exercises, folder: epath.Path) -> str:
+    """Path of the SentencePiece model: the one of `config.start`, or a new one in `folder`."""
+    if config.start:
+        return os.path.join(config.start, "mt5", "spiece.model")
     v = config.vocabulary
     if not (folder / "spiece.model").exists():
         texts = vocabulary_texts(exercises, v.texts)
         train_vocabulary(texts, folder, vocab_size=v.size, sentinels=v.sentinels, seed=v.seed)
-    vocabulary = str(folder / "spiece.model")
-    mesh = sharding.make_mesh()
-    encoder = pretrain_encoder(config.encoder, searches, vocabulary, workdir, mesh)
-    generator = pretrain_generator(config.generator, exercises, vocabulary, workdir, mesh)
-    export(output, encoder, generator, vocabulary)
-    print(f"wrote {output} after {time.monotonic() - begin:.0f} s")
+    return str(folder / "spiece.model")
 
 
 def export(output: str, encoder, generator, vocabulary: str) -> None:

@@ -269,7 +269,8 @@ rows = [vars(x) for x in corpus.passages(world)] + list(corpus.annotated_rows(wo
 rows += [vars(x) for split in corpus.SPLITS for x in corpus.questions(world, split)]
 invented = exercises.Exercises(world, seed=1)
 rows += [invented.statement(i) for i in range(50)]
-rows += [repr(invented.reading(i)) for i in range(50)]
+rows += [repr(invented.reading(i, passages=6, positives=2)) for i in range(50)]
+rows += [invented.naming(i) for i in range(50)]
 print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())
 """
     digests = {
@@ -318,7 +319,7 @@ def test_exercises_never_state_a_true_fact(full, exercises):
     texts = [exercises.statement(i)[1] for i in range(300)]
     for i in range(60):
         row = exercises.reading(i)
-        texts += [x.text for x in (row["positive"], *row["negatives"])]
+        texts += [x.text for x in (*row["positives"], *row["negatives"])]
     assert not list(_pairs_told("\n".join(texts), full))
 
 
@@ -342,7 +343,7 @@ def test_reading_exercise_has_one_answering_passage(exercises, full):
     cross_lingual = invented = 0
     for i in range(400):
         row = exercises.reading(i, passages=5)
-        positive = row["positive"]
+        (positive,) = row["positives"]
         assert row["lang"] in in_category(SEEN) and len(row["negatives"]) == 4
         assert all(isinstance(x, Passage) and x.title in x.text for x in row["negatives"])
         assert len({x.id for x in (positive, *row["negatives"])}) == 5
@@ -355,6 +356,47 @@ def test_reading_exercise_has_one_answering_passage(exercises, full):
             invented += 1
             assert positive.title in row["question"]
     assert 120 < cross_lingual < 260 and 70 < invented < 200
+
+
+def test_reading_exercise_with_several_positives_tells_one_answer(exercises):
+    languages = set()
+    for i in range(200):
+        row = exercises.reading(i, passages=5, positives=3)
+        assert (len(row["positives"]), len(row["negatives"])) == (3, 2)
+        languages.add(len({x.lang for x in row["positives"]}))
+        for passage in row["positives"]:
+            if passage.lang == row["lang"]:
+                assert row["answer"] in passage.text and passage.title in row["question"]
+    assert languages == {1, 2, 3}
+
+
+def test_negatives_of_reading_exercises_tell_apart_relation_subject_and_similar_names(exercises):
+    same, similar, others = 0, 0, 0
+    for i in range(300):
+        row = exercises.reading(i, passages=3)
+        (positive,) = row["positives"]
+        for passage in row["negatives"]:
+            if passage.lang != positive.lang:
+                continue
+            others += 1
+            same += passage.title == positive.title
+            similar += passage.title != positive.title and _shares_three(passage, positive)
+    assert 0.2 < same / others < 0.5 and 0.15 < similar / others < 0.6
+
+
+def _shares_three(a, b) -> bool:
+    pieces = {a.title[i : i + 3] for i in range(len(a.title) - 2)}
+    return any(piece in b.title for piece in pieces)
+
+
+def test_naming_exercises_give_the_same_entity_in_the_language_asked_for(exercises, full):
+    asked = set()
+    for i in range(300):
+        name, lang, answer = exercises.naming(i)
+        asked.add(lang)
+        known = [x.names for x in full.entities.values() if x.names[lang] == answer]
+        assert any(name in names.values() for names in known)
+    assert asked == set(QUESTION_LANGUAGES)
 
 
 def test_reading_exercise_without_negatives_is_possible(exercises):

@@ -41,7 +41,8 @@ def command(repository):
 
 
 def test_asker_finds_and_answers_what_the_run_did(workdir, asker):
-    answers = read_json(workdir / "round_0" / "answers" / "test.json")
+    assert set(read_json(workdir / "round_0" / "answers" / "test.json"))
+    generator, params = asker._generator, asker._generator_params
     rows = [row for _, row in read_jsonl(workdir / "round_0" / "retrieved" / "test.jsonl")]
     assert len(rows) > 20
     for row in rows[::6]:
@@ -49,7 +50,10 @@ def test_asker_finds_and_answers_what_the_run_did(workdir, asker):
         top = asker.settings.generator_format.passages
         assert [p["id"] for p in found.passages] == [c["id"] for c in row["ctxs"][:top]]
         assert found.passages[0]["score"] == pytest.approx(row["ctxs"][0]["score"], abs=1e-3)
-        assert found.answer == answers[row["q_id"]]
+        # The run's own passages in a batch of one: among many rows float sums differ in the last
+        # bit, and an untrained model's near ties then fall otherwise.
+        texts, *_ = generator.answer(params, [(row["question"], row["lang"], row["ctxs"][:top])])
+        assert found.answer == texts[0]
         assert (found.lang, found.note) == (row["lang"], "")
 
 

@@ -11,8 +11,10 @@ from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.data.world_facts.cldr import load_world_facts
 from clmrc_jax.data.world_facts.exercises import Exercises
+from clmrc_jax.files import InputError
 from clmrc_jax.pipelines import pretrain
 from clmrc_jax.pipelines.models import train_vocabulary
+from clmrc_jax.train import pretrained
 
 FORMAT = GeneratorFormat(passages=3, source_buckets=(256, 512), target_length=24)
 
@@ -51,7 +53,7 @@ def test_masked_texts_and_exercises_share_a_batch(exercises, tokenizer):
 
 def test_reading_batches_hold_one_to_three_passages_and_the_answer(exercises, tokenizer):
     transform = pretrain.generator_transform(
-        tokenizer, exercises, FORMAT, corrupted_share=0.0, easy_examples=0
+        tokenizer, exercises, FORMAT, corrupted_share=0.0, naming_share=0.0, easy_examples=0
     )
     counts = set()
     for seed in range(12):
@@ -69,7 +71,7 @@ def test_reading_batches_hold_one_to_three_passages_and_the_answer(exercises, to
 
 def test_easy_exercises_come_first_and_have_one_passage(exercises, tokenizer):
     transform = pretrain.generator_transform(
-        tokenizer, exercises, FORMAT, corrupted_share=1.0, easy_examples=8
+        tokenizer, exercises, FORMAT, corrupted_share=1.0, naming_share=0.0, easy_examples=8
     )
     for seed in range(5):
         batch = transform(range(4, 8), np.random.default_rng(seed), 0)
@@ -81,13 +83,26 @@ def test_easy_exercises_come_first_and_have_one_passage(exercises, tokenizer):
 
 def test_corrupted_batches_end_and_hold_sentinels(exercises, tokenizer):
     transform = pretrain.generator_transform(
-        tokenizer, exercises, FORMAT, corrupted_share=1.0, easy_examples=0
+        tokenizer, exercises, FORMAT, corrupted_share=1.0, naming_share=0.0, easy_examples=0
     )
     batch = transform(range(5), np.random.default_rng(0), 0)
     assert (batch["decoder_target_tokens"][:, 0] == tokenizer.ids.sentinels[0]).all()
     assert np.isin(tokenizer.ids.sentinels[0], batch["encoder_input_tokens"])
     last = batch["encoder_mask"].sum(1) - 1
     assert (batch["encoder_input_tokens"][np.arange(5), last] == tokenizer.ids.eos).all()
+
+
+def test_naming_batches_ask_for_a_name_in_the_language_of_the_tag(exercises, tokenizer):
+    transform = pretrain.generator_transform(
+        tokenizer, exercises, FORMAT, corrupted_share=0.0, naming_share=1.0, easy_examples=0
+    )
+    batch = transform(range(6), np.random.default_rng(0), 0)
+    for i, (ids, target) in enumerate(
+        zip(batch["encoder_input_tokens"], batch["decoder_target_tokens"])
+    ):
+        name, lang, answer = exercises.naming(i)
+        assert tokenizer.decode(ids) == f"<Q>: {name} [{lang}]"
+        assert tokenizer.decode(target) == answer
 
 
 SHARED = {
@@ -112,6 +127,7 @@ def test_both_parts_train(exercises, folder, tmp_path):
         "source_buckets": (256,),
         "target_length": 24,
         "corrupted_share": 0.0,
+        "naming_share": 0.5,
         "easy_examples": 4,
     }
     mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
@@ -125,3 +141,18 @@ def test_both_parts_train(exercises, folder, tmp_path):
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     assert (tmp_path / "encoder/finished.json").exists()
     assert (tmp_path / "generator/finished.json").exists()
+
+
+def test_start_folder_is_gone_on_from_and_must_fit(exercises, folder, tmp_path):
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_heads": 2, "num_layers": 1}
+    sizes |= {"num_decoder_layers": 1}
+    config = ml_collections.ConfigDict({"mt5": sizes, "seed": 1, "steps": 0})
+    mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
+    model, params = pretrain.pretrain_generator(config, exercises, folder, tmp_path, mesh)
+    pretrained.save_mt5(tmp_path / "mt5", model, jax.device_get(params), (f"{folder}/spiece.model",))
+    start = str(tmp_path / "mt5")
+    _, again = pretrain.pretrain_generator(config, exercises, folder, tmp_path, mesh, start)
+    jax.tree.map(np.testing.assert_array_equal, params, again)
+    config.mt5.d_ff = 32
+    with pytest.raises(InputError, match="mt5: is .*d_ff=16.*the config asks for .*d_ff=32"):
+        pretrain.pretrain_generator(config, exercises, folder, tmp_path, mesh, start)

@@ -9,7 +9,7 @@ import random
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clmrc_jax.data.languages import CORPUS_LANGUAGES, SEEN, in_category
 from clmrc_jax.data.passages import Passage
@@ -20,6 +20,10 @@ GLOSSARY_SHARE = 0.2  # of statements
 INVENTED_SHARE = 0.5  # of reading exercises
 CROSS_LINGUAL_SHARE = 0.5  # of reading exercises: the passage is in any corpus language
 OTHER_LANGUAGE_SHARE = 0.25  # of negatives: in any corpus language, not in the positive's
+OWN_LANGUAGE_SHARE = 0.5  # of further positives: in the question's language where it has passages
+SAME_SUBJECT_SHARE = 0.4  # of negatives: another relation of the subject
+SIMILAR_SHARE = 0.5  # of the other negatives: a subject whose name looks like the subject's
+SIMILAR_AMONG = 12  # names of which the most similar one is taken
 REAL_CODE_SHARE = 0.5  # of currency codes: another currency's; the rest are random letters
 YEARS = (1700, 2030)
 _UPPERCASE = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -75,27 +79,39 @@ class Exercises:
         question = rng.choice(question_templates()[relation][lang]).replace("{x}", name)
         return lang, f"{question} {answer}"
 
-    def reading(self, i: int, passages: int = 8) -> dict:
-        """Exercise number i: {question, lang, answer, positive, negatives}.
+    def naming(self, i: int) -> tuple[str, str, str]:
+        """Naming exercise number i: (name, language, the same entity's name in that language).
+
+        As likely for one kind of entity as for another; the first name is in any language.
+        """
+        rng = random.Random(f"{self.seed}/naming/{i}")
+        names = self.world.entities[rng.choice(self._ids[rng.choice(KINDS)])].names
+        lang = rng.choice(QUESTION_LANGUAGES)
+        return names[rng.choice(QUESTION_LANGUAGES)], lang, names[lang]
+
+    def reading(self, i: int, passages: int = 8, positives: int = 1) -> dict:
+        """Exercise number i: {question, lang, answer, positives, negatives}.
 
         question, answer: text in `lang`, one of the exercise's question languages.
-        positive: Passage that states the answer, half of the time in any of the 13 languages.
-        negatives: `passages` - 1 Passages that state other relations of the same subject, or the
-        same relation of other subjects, always with other objects.
+        positives: Passages that state the answer, half of the time in any of the 13 languages.
+        negatives: `passages` - `positives` Passages that state other relations of the same
+        subject, or the same relation of other subjects, some with similar names; always with
+        other objects.
         In half of the exercises subject, object or both have invented names, written in the
-        question as in the passage.
+        question as in the passages.
         """
         rng = random.Random(f"{self.seed}/reading/{i}")
         lang = rng.choice(self._asked)
         told = self._random_told(rng, lang)
         question = rng.choice(question_templates()[told.relation][lang])
-        others = self._negatives(rng, told, passages - 1)
+        again = [self._told_again(rng, told, lang) for _ in range(positives - 1)]
+        others = self._negatives(rng, told, passages - positives)
         return {
             "question": question.replace("{x}", self._written(told.subject, lang)),
             "lang": lang,
             "answer": self._written(told.object, lang),
-            "positive": self._passage(rng, f"{i}/0", told),
-            "negatives": [self._passage(rng, f"{i}/{n}", x) for n, x in enumerate(others, start=1)],
+            "positives": [self._passage(rng, f"{i}/p{n}", x) for n, x in enumerate((told, *again))],
+            "negatives": [self._passage(rng, f"{i}/n{n}", x) for n, x in enumerate(others)],
         }
 
     def _random_told(self, rng: random.Random, question_lang: str) -> "_Told":
@@ -111,22 +127,38 @@ class Exercises:
             lang, relation, subject, self._object(rng, relation, subject, lang, new[1]), new
         )
 
+    def _told_again(self, rng: random.Random, told: "_Told", question_lang: str) -> "_Told":
+        own = question_lang in CORPUS_LANGUAGES and rng.random() < OWN_LANGUAGE_SHARE
+        lang = question_lang if own else rng.choice(CORPUS_LANGUAGES)
+        return replace(told, lang=lang)
+
     def _negatives(self, rng: random.Random, told: "_Told", count: int) -> Iterator["_Told"]:
-        """First the subject's other relations, then the relation of other subjects."""
-        kind, (new_subject, new_object) = RELATIONS[told.relation][0], told.new
+        """Other relations of the subject, each once, and the relation of other subjects."""
+        kind = RELATIONS[told.relation][0]
         others = [x for x in self._relations if RELATIONS[x][0] == kind and x != told.relation]
-        for number in range(count):
+        rng.shuffle(others)
+        for _ in range(count):
             lang = told.lang
             if rng.random() < OTHER_LANGUAGE_SHARE:
                 lang = rng.choice(CORPUS_LANGUAGES)
             relation, subject, value = told.relation, told.subject, told.object
-            if number < len(others):
-                relation = others[number]
-            while relation == told.relation and subject == told.subject:
-                subject = self._subject(rng, relation, lang, new_subject)
+            if others and rng.random() < SAME_SUBJECT_SHARE:
+                relation = others.pop()
+            else:
+                subject = self._other_subject(rng, told, lang)
             while value == told.object:
-                value = self._object(rng, relation, subject, lang, new_object)
+                value = self._object(rng, relation, subject, lang, told.new[1])
             yield _Told(lang, relation, subject, value, told.new)
+
+    def _other_subject(self, rng: random.Random, told: "_Told", lang: str) -> str:
+        """Another subject of the relation; sometimes the most similar name of several."""
+        among = SIMILAR_AMONG if rng.random() < SIMILAR_SHARE else 1
+        drawn = [self._subject(rng, told.relation, lang, told.new[0]) for _ in range(among)]
+        name = self._written(told.subject, lang)
+        found = max(
+            drawn, key=lambda x: (x != told.subject, _likeness(self._written(x, lang), name))
+        )
+        return found if found != told.subject else self._other_subject(rng, told, lang)
 
     def _subject(self, rng: random.Random, relation: str, lang: str, invented: bool) -> str:
         kind = RELATIONS[relation][0]
@@ -199,6 +231,12 @@ class _Told:
     subject: str
     object: str
     new: tuple[bool, bool]
+
+
+def _likeness(a: str, b: str) -> float:
+    """Jaccard similarity of the names' pairs of neighbouring letters."""
+    pairs = [{x[i : i + 2] for i in range(len(x) - 1)} for x in (f" {a} ", f" {b} ")]
+    return len(pairs[0] & pairs[1]) / len(pairs[0] | pairs[1])
 
 
 def name_pieces(name: str) -> list[str]:
