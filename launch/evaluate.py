@@ -3,6 +3,7 @@
 
 python launch/evaluate.py --task=xor_full --mode=fixed --data=dev.jsonl --predictions=answers.json
 python launch/evaluate.py --task=retrieval --predictions=run.jsonl [--data=questions.jsonl]
+python launch/evaluate.py --task=cmrc2018 --data=cmrc2018_dev.json --predictions=answers.json
 """
 
 import argparse
@@ -22,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns the exit code: 0, or 2 for bad input (one line on stderr)."""
     options = _parser().parse_args(arguments)
     mode = options.mode or TASKS[options.task].modes[0]
-    request = Request(mode, options.predictions, options.data, options.lang, options.top_k)
+    request = Request(
+        mode, options.predictions, options.data, options.lang, options.top_k, options.null_scores
+    )
     try:
         scores = evaluate(options.task, request)
         if options.per_question:
@@ -50,7 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--task", required=True, choices=TASKS, help="what to compute")
     parser.add_argument("--mode", help="variant of the rules (see above)")
-    parser.add_argument("--data", metavar="FILE.jsonl", help="questions: id, lang, answers")
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="questions: JSON lines id, lang, answers; a SQuAD or CMRC 2018 file for reading "
+        "comprehension; .gz too",
+    )
     parser.add_argument(
         "--predictions",
         required=True,
@@ -58,7 +66,16 @@ def _parser() -> argparse.ArgumentParser:
         help="JSON {id: answer}; a run (JSON lines) for retrieval; MKQA's JSON lines too",
     )
     parser.add_argument("--per_question", metavar="OUT.jsonl", help="write one row per question")
-    parser.add_argument("--lang", help="keep one language of MKQA's native file")
+    parser.add_argument(
+        "--lang",
+        help="keep one language of MKQA's native file; the language of a SQuAD-like file "
+        "(squad: en; xquad, squad_ja_fr: told by the file's name)",
+    )
+    parser.add_argument(
+        "--null_scores",
+        metavar="FILE",
+        help='JSON {id: score of "no answer"}: squad2 then looks for the best threshold',
+    )
     parser.add_argument("--top_k", type=_positive, default=10, help="retrieval depth (default 10)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
@@ -94,9 +111,20 @@ def _show(scores: Scores, title: str) -> None:
     macro = (f"{scores.macro[x]:.1f}" if x != "count" else str(scores.macro[x]) for x in metrics)
     table.add_row("macro", *macro, style="bold")
     console = Console()
+    for name, row in scores.extras.get("parts", {}).items():
+        table.add_row(name, *(f"{row[x]:.1f}" if x != "count" else str(row[x]) for x in metrics))
     console.print(title, table)
+    for name in ("average", "best_em", "best_f1"):
+        if name in scores.extras:
+            console.print(f"{name} {scores.extras[name]:.1f}{_at(scores.extras, name)}")
     if matrix := scores.extras.get("matrix"):
         console.print("language of the retrieved passages, percent", _matrix_table(matrix))
+
+
+def _at(extras: dict, name: str) -> str:
+    """The threshold of a best score, in words."""
+    threshold = extras.get(f"{name}_threshold")
+    return "" if threshold is None else f" with silence above a null score of {threshold:g}"
 
 
 def _matrix_table(matrix: dict[str, dict[str, float]]) -> Table:

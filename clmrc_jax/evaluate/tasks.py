@@ -1,11 +1,13 @@
 """The table of evaluation tasks behind `launch/evaluate.py`; a new task is one new row."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 
-from clmrc_jax.evaluate import language_id, mkqa, recall, xor
+from clmrc_jax.evaluate import language_id, mkqa, mrc, recall, xor
 from clmrc_jax.evaluate.golds import read_golds, read_predictions
+from clmrc_jax.evaluate.mrc_golds import language_of_file, read_mrc_golds, read_null_scores
 from clmrc_jax.evaluate.scores import Scores
 from clmrc_jax.files import InputError
 
@@ -15,7 +17,9 @@ class Request:
     """One evaluation: which mode, which files.
 
     data: questions (optional for `retrieval`, whose run holds the answers).
-    lang: keep one language (native MKQA records).   top_k: depth of the retrieval metrics.
+    lang: keep one language (native MKQA records), or the language of a SQuAD-like file.
+    top_k: depth of the retrieval metrics.
+    null_scores: JSON {id: score of "no answer"} for the best threshold of `squad2`.
     """
 
     mode: str
@@ -23,6 +27,7 @@ class Request:
     data: str | PathLike | None = None
     lang: str | None = None
     top_k: int = 10
+    null_scores: str | PathLike | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,38 @@ def _language(request: Request) -> Scores:
     return language_id.score_language(golds, read_predictions(request.predictions))
 
 
+def _cmrc2018(request: Request) -> Scores:
+    return _span_answers(request, mrc.score_cmrc, "zh_cn")
+
+
+def _drcd(request: Request) -> Scores:
+    return _span_answers(request, mrc.score_cmrc, "zh_tw")
+
+
+def _squad(request: Request) -> Scores:
+    return _span_answers(request, mrc.score_squad, request.lang or "en")
+
+
+def _squad2(request: Request) -> Scores:
+    nulls = request.null_scores and read_null_scores(request.null_scores)
+    score = functools.partial(mrc.score_squad2, null_scores=nulls)
+    return _span_answers(request, score, request.lang or "en")
+
+
+def _xquad(request: Request) -> Scores:
+    return _span_answers(request, mrc.score_squad, language_of_file(request.data, request.lang))
+
+
+def _squad_ja_fr(request: Request) -> Scores:
+    return _span_answers(request, mrc.score_ja_fr, language_of_file(request.data, request.lang))
+
+
+def _span_answers(request: Request, score: Callable[..., Scores], lang: str) -> Scores:
+    """Scores predictions for a SQuAD-like file of one language."""
+    golds = read_mrc_golds(request.data, lang)
+    return score(golds, read_predictions(request.predictions), mode=request.mode)
+
+
 TASKS = {
     "xor_full": Task("XOR-Full F1, EM, BLEU", ("legacy", "fixed", "portable"), _xor_full),
     "mkqa": Task("MKQA as CORA scores it", ("legacy", "fixed", "portable"), _mkqa),
@@ -88,4 +125,10 @@ TASKS = {
     "retrieval": Task("R^L@k, R^multi@k, language matrix", ("fixed", "legacy"), _retrieval, False),
     "xor_retrieve": Task("XOR-Retrieve R@2kt, R@5kt", ("legacy",), _xor_retrieve, False),
     "language": Task("share of answers in the right language", ("fixed",), _language),
+    "cmrc2018": Task("CMRC 2018 EM and F1 (longest common run)", mrc.MODES, _cmrc2018),
+    "drcd": Task("DRCD by the scorer of CMRC 2018", mrc.MODES, _drcd),
+    "squad": Task("SQuAD 1.1 EM and F1", mrc.MODES, _squad),
+    "squad2": Task("SQuAD 2.0, with unanswerable questions", mrc.MODES, _squad2),
+    "xquad": Task("XQuAD; `fixed` knows the language", mrc.MODES, _xquad),
+    "squad_ja_fr": Task("Japanese and French SQuAD", mrc.MODES, _squad_ja_fr),
 }

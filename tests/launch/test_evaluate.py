@@ -93,6 +93,61 @@ def test_retrieval_prints_recall_and_language_matrix(evaluate_main, tmp_path, ca
     assert "language of the retrieved passages" in capsys.readouterr().out
 
 
+@pytest.fixture
+def span_files(tmp_path):
+    """A file with an answerable and an unanswerable question, and answers to one of them."""
+    questions = [{"id": "1", "answers": [{"text": "Oulu"}]}, {"id": "2", "answers": []}]
+    (tmp_path / "dev.json").write_text(json.dumps({"data": [{"qas": questions}]}))
+    (tmp_path / "p.json").write_text(json.dumps({"1": "in Oulu", "9": "x"}))
+    (tmp_path / "nulls.json").write_text(json.dumps({"1": 0.5}))
+    return [f"--data={tmp_path / 'dev.json'}", f"--predictions={tmp_path / 'p.json'}"]
+
+
+@pytest.mark.parametrize(
+    ("task", "f1", "count"),
+    [
+        ("cmrc2018", 200 / 3, 1),
+        ("drcd", 200 / 3, 1),
+        ("squad", 200 / 3, 1),
+        ("squad2", 100 / 3, 2),
+        ("xquad", 200 / 3, 1),
+        ("squad_ja_fr", 200 / 3, 1),
+    ],
+)
+@pytest.mark.parametrize("mode", ["legacy", "fixed"])
+def test_reading_comprehension_json_has_em_f1_and_count(
+    evaluate_main, span_files, tmp_path, capsys, task, f1, count, mode
+):
+    output = tmp_path / "rows.jsonl"
+    arguments = [f"--task={task}", f"--mode={mode}", "--lang=fi", f"--per_question={output}"]
+    assert evaluate_main([*arguments, "--json", *span_files]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert {name: document[name] for name in ("em", "f1", "count")} == {
+        "em": 0,
+        "f1": pytest.approx(f1),
+        "count": count,
+    }
+    assert "1 prediction(s) belong to no question" in captured.err
+    assert ("question(s) have no prediction" in captured.err) == (task == "squad2")
+    assert len(output.read_text().splitlines()) == count
+
+
+def test_squad2_table_shows_both_parts_and_best_threshold(
+    evaluate_main, span_files, tmp_path, capsys
+):
+    arguments = ["--task=squad2", f"--null_scores={tmp_path / 'nulls.json'}", *span_files]
+    assert evaluate_main(arguments) == 0
+    table = capsys.readouterr().out
+    assert "has_answer" in table and "no_answer" in table
+    assert "best_f1 33.3 with silence above a null score of 0.5" in table
+
+
+def test_xquad_without_language_asks_for_it(evaluate_main, span_files, capsys):
+    assert evaluate_main(["--task=xquad", *span_files]) == 2
+    assert "--lang=zh" in capsys.readouterr().err
+
+
 def test_bad_input_is_one_line_and_exit_code_two(evaluate_main, files, tmp_path, capsys):
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"id": 1, "lang": "xx", "answers": []}')
