@@ -36,6 +36,7 @@ EXTRAS = {
         "nltk>=3.9",
     ],
     "tensorboard": ["tensorboardX>=2.6"],
+    "google": ["google-cloud-translate>=3.28"],
     "gcs": ["etils[epath-gcs]>=1.13", "gcsfs"],
 }
 EXTRAS["test"] = EXTRAS["segment"] + [

@@ -25,7 +25,14 @@ ALLOWED = {
     "evaluate": {"data.languages", "files"},
     "train": BOTTOM | {"models", "data", "evaluate", "sharding"},
     "retrieval": BOTTOM | {"models", "data", "evaluate", "sharding"},
-    "pipelines": BOTTOM | {"models", "data", "evaluate", "sharding", "train", "retrieval"},
+    "translate": BOTTOM | {"models", "data", "train", "sharding"},
+    "tpu_chips": set(),
+    "rendezvous": {"files"},
+    "preflight": {"files", "rendezvous"},
+    "cloud": {"files"},
+    "pipelines": BOTTOM
+    | {"models", "data", "evaluate", "sharding", "train", "retrieval", "translate", "preflight"}
+    | {"tpu_chips"},
 }
 
 
