@@ -17,6 +17,7 @@ squads          SQuAD-style files of several languages as passages and questions
 import ml_collections
 
 CORPUS = ("ar", "bn", "en", "fi", "ja", "ko", "ru", "te", "es", "he", "id", "sv", "th")
+CPU_SIZES = {"dtype": "float32", "remat": False}
 MGEN_SEEN = ("da", "de", "fr", "it", "nl", "pl", "pt")
 
 
@@ -175,7 +176,8 @@ def demo():
     config.name = "cora:demo"
     config.corpus.kind = "world_facts"
     config.corpus.size = "demo"
-    config.retriever_model.update({"pretrained": "builtin", "sizes": {}})
+    # bfloat16 and recomputation are for accelerators; CPU cores emulate the one at a loss.
+    config.retriever_model.update({"pretrained": "builtin", "sizes": CPU_SIZES})
     config.retriever_format.update({"question_buckets": (48,), "passage_buckets": (80, 112)})
     config.retriever.update(
         {
@@ -190,7 +192,7 @@ def demo():
         }
     )
     config.retriever_optimizer.update({"learning_rate": 5e-4, "warmup_steps": 20, "clip_norm": 2.0})
-    config.generator_model.update({"pretrained": "builtin", "sizes": {}})
+    config.generator_model.update({"pretrained": "builtin", "sizes": CPU_SIZES})
     config.generator_format.update(
         {"passages": 3, "source_buckets": (96, 224, 288), "target_length": 16}
     )
