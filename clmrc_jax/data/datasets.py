@@ -22,7 +22,7 @@ from clmrc_jax.data.squad_corpus import Paragraph, SquadCorpus, build_corpus, re
 from clmrc_jax.files import InputError
 
 KINDS = ("questions", "passages", "paragraphs")
-OUR_BUILDERS = ("xor_tydi", "mkqa", "passages")
+OUR_BUILDERS = ("xor_tydi", "mkqa", "passages", "cmrc2018", "drcd")
 _RAW_SUFFIXES = (".json", ".jsonl", ".tsv", ".zip", ".gz")
 _TYDI_LANGUAGES = {
     "arabic": "ar",
@@ -84,19 +84,22 @@ def prepare(
 ) -> epath.Path:
     """Prepares one of our builders from local files as ArrayRecord; returns its folder.
 
-    name: "xor_tydi", "mkqa" or "passages".   files: {split: [path or (path, language)]}.
+    name: one of OUR_BUILDERS.   files: {split: [path or (path, language)]}.
     options: `langs` and `keep_unanswerable` of "mkqa".
     The same unchanged files are not prepared twice. Raises InputError for bad files, and leaves
     nothing half-written.
     """
     if name not in OUR_BUILDERS:
         raise InputError(f"no builder {name!r}; ours are {', '.join(OUR_BUILDERS)}")
-    from clmrc_jax.data.builders import passages, questions  # slow to import: only on demand
+    # slow to import: only on demand
+    from clmrc_jax.data.builders import passages, questions, reading
 
     builders = {
         "xor_tydi": questions.XorTydi,
         "mkqa": questions.Mkqa,
         "passages": passages.Passages,
+        "cmrc2018": reading.Cmrc2018,
+        "drcd": reading.Drcd,
     }
     pairs = {split: [_with_language(entry) for entry in some] for split, some in files.items()}
     builder = builders[name](files=pairs, data_dir=data_dir, **options)
@@ -227,6 +230,8 @@ def _converter(builder, kind: str) -> Callable[[dict], object | None]:
         return _open_question
     paragraph = {
         "squad": lambda row: _squad_paragraph(row, "en"),
+        "cmrc2018": lambda row: _squad_paragraph(row, _text(row["lang"])),
+        "drcd": lambda row: _squad_paragraph(row, _text(row["lang"])),
         "xquad": lambda row: _squad_paragraph(row, config),
         "tydi_qa": _tydi_paragraph,
         "natural_questions": _natural_questions_paragraph,

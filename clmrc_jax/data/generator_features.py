@@ -5,6 +5,7 @@ Source (spec of the released code, section 1.7; CORA section 2.1):
 Question, language and passages stay separate fields until they meet here.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,10 @@ class GeneratorFormat:
     def source_length(self) -> int:
         """Most source tokens."""
         return self.source_buckets[-1]
+
+    def one_length(self) -> "GeneratorFormat":
+        """The same with the longest bucket alone: hosts that batch apart agree on lengths."""
+        return dataclasses.replace(self, source_buckets=self.source_buckets[-1:])
 
     def head(self, question: str, lang: str) -> str:
         """`<Q>: question [lang]`. Raises InputError for an empty question."""

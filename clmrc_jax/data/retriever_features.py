@@ -1,5 +1,6 @@
 """mDPR's inputs: one formatter for training, encoding and search, and the training batches."""
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ class RetrieverFormat:
     passage_prefix: str = ""
     question_buckets: tuple[int, ...] = (32, 64, 256)
     passage_buckets: tuple[int, ...] = (64, 128, 192, 256)
+
+    def one_length(self) -> "RetrieverFormat":
+        """The same with the longest buckets alone: hosts that batch apart agree on lengths."""
+        longest = {x: getattr(self, x)[-1:] for x in ("question_buckets", "passage_buckets")}
+        return dataclasses.replace(self, **longest)
 
     def question_text(self, question: str, lang: str) -> str:
         """The string that the question tower reads. Raises InputError for an empty question."""

@@ -1,8 +1,7 @@
 """SQuAD-style files of several languages as one retrieval corpus: passages, questions, gold.
 
-A paragraph becomes a passage, a question knows the passage it was written for. Read: SQuAD 1.1 and
-2.0, XQuAD, JaQuAD, DRCD, KorQuAD, CMRC 2018 in its own and in SQuAD form, and lists of
-paragraphs or of single questions with their context (IDK-MRC, MLQA), as `.json`, `.json.gz` or `.zip`.
+A paragraph becomes a passage, a question knows the passage it was written for. Read: every form of
+`squad_json` (SQuAD 1.1 and 2.0, XQuAD, JaQuAD, DRCD, KorQuAD, CMRC 2018, IDK-MRC, MLQA ...).
 
 Sets overlap (XQuAD's paragraphs are SQuAD's dev paragraphs, in every language), so articles that
 share a question id or a title in one language form one group: it is the `article_id` of its
@@ -12,18 +11,15 @@ passages, and a split never divides it.
 import collections
 import dataclasses
 import hashlib
-import json
 import logging
 import os
-import zipfile
 from collections.abc import Iterator, Sequence
 
-from etils import epath
-
-from clmrc_jax.data.fields import id_field, known_language, rows_field, text_field
+from clmrc_jax.data.fields import known_language
 from clmrc_jax.data.passages import Passage
 from clmrc_jax.data.qa_examples import Question, RetrieverExample
-from clmrc_jax.files import InputError, read_json
+from clmrc_jax.data.squad_json import read_paragraphs
+from clmrc_jax.files import InputError
 
 _log = logging.getLogger(__name__)
 
@@ -215,90 +211,12 @@ def read_squad(path: str | os.PathLike, lang: str) -> Iterator[Paragraph]:
     question without any left counts as unanswerable. Raises InputError naming file and JSON path:
     another form, a missing or wrong field, an unknown language, no paragraph at all.
     """
-    lang, count = known_language(lang, os.fspath(path)), 0
-    for where, document in _documents(path):
-        for article, title, place, fields in _paragraphs(document, where):
-            yield _paragraph(fields, place, lang, article, title)
-            count += 1
-    if not count:
-        raise InputError(f"{path}: no paragraph in the file")
-
-
-def _documents(path: str | os.PathLike) -> Iterator[tuple[str, object]]:
-    """Yields ("FILE" or "FILE!MEMBER", JSON document)."""
-    if not os.fspath(path).endswith(".zip"):
-        yield os.fspath(path), read_json(path)
-        return
-    if not epath.Path(path).exists():
-        raise InputError(f"{path}: no such file")
-    with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".json")]
-        if not names:
-            raise InputError(f"{path}: no .json file in the archive")
-        for name in names:
-            try:
-                yield f"{path}!{name}", json.loads(archive.read(name))
-            except ValueError as error:
-                raise InputError(f"{path}!{name}: not valid JSON ({error})") from error
-
-
-def _paragraphs(document, where: str) -> Iterator[tuple[int, str, str, dict]]:
-    """Yields (article number, title, place, paragraph object) of any of the known forms."""
-    if isinstance(document, dict) and "data" in document:
-        for number, article in enumerate(rows_field(document, "data", where)):
-            place = f"{where}, data[{number}]"
-            if "paragraphs" not in article:
-                raise InputError(f"{place}: field 'paragraphs' is missing")
-            for inner, fields in enumerate(rows_field(article, "paragraphs", place)):
-                yield number, _title(article, place), f"{place}.paragraphs[{inner}]", fields
-    elif isinstance(document, list):  # a paragraph or a question with its context per item
-        for number, fields in enumerate(rows_field({"list": document}, "list", where)):
-            place = f"{where}, [{number}]"
-            yield number, _title(fields, place), place, fields
-    else:
-        raise InputError(
-            f"{where}: not a SQuAD-style file; expected an object with the field 'data', or a "
-            "list of paragraphs"
+    lang = known_language(lang, os.fspath(path))
+    for row in read_paragraphs(path):
+        questions = tuple(
+            Question(asked.id, asked.question, lang, tuple(dict.fromkeys(texts)))
+            for asked in row.questions
+            if (texts := [answer.text for answer in asked.answers])
         )
-
-
-def _title(fields: dict, where: str) -> str:
-    if fields.get("title") is None:
-        return ""
-    return text_field(fields, "title", where, blank=True).replace("_", " ").strip()
-
-
-def _paragraph(fields: dict, where: str, lang: str, article: int, title: str) -> Paragraph:
-    cmrc = "context_text" in fields
-    text = text_field(fields, "context_text" if cmrc else "context", where)
-    if "qas" not in fields and "question" not in fields:
-        raise InputError(f"{where}: field 'qas' is missing (fields present: {', '.join(fields)})")
-    flat = "qas" not in fields  # one question beside its context
-    rows = [fields] if flat else rows_field(fields, "qas", where)
-    questions = []
-    for number, row in enumerate(rows):
-        place = where if flat else f"{where}.qas[{number}]"
-        answers = _answers(row, place)
-        key = id_field(row, "query_id" if cmrc else "id", place)
-        asked = text_field(row, "query_text" if cmrc else "question", place)
-        if answers:
-            questions.append(Question(key, asked, lang, answers))
-    return Paragraph(lang, article, title, text, tuple(questions), len(rows) - len(questions))
-
-
-def _answers(row: dict, where: str) -> tuple[str, ...]:
-    """Distinct non-blank answers of a question, in file order; () when it is unanswerable."""
-    answers = row.get("answers")
-    if row.get("is_impossible"):
-        return ()
-    if isinstance(answers, dict):  # flat rows: {"text": [...], "answer_start": [...]}
-        answers = answers.get("text")
-    if not isinstance(answers, list):
-        raise InputError(f"{where}: field 'answers' must be a list, not {answers!r:.60}")
-    texts = []
-    for number, answer in enumerate(answers):
-        text = answer.get("text") if isinstance(answer, dict) else answer
-        if not isinstance(text, str):
-            raise InputError(f"{where}.answers[{number}]: no text in {answer!r:.60}")
-        texts.append(text)
-    return tuple(dict.fromkeys(text for text in texts if text.strip()))
+        unanswerable = len(row.questions) - len(questions)
+        yield Paragraph(lang, row.article, row.title, row.context, questions, unanswerable)

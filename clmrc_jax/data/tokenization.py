@@ -80,9 +80,9 @@ class SentencePieceTokenizer(Tokenizer):
     def __init__(self, path: str):
         import sentencepiece
 
-        self._model = sentencepiece.SentencePieceProcessor()
-        self._model.LoadFromSerializedProto(epath.Path(path).read_bytes())
-        model, eos = self._model, self._model.eos_id()
+        self.model = sentencepiece.SentencePieceProcessor()
+        self.model.LoadFromSerializedProto(epath.Path(path).read_bytes())
+        model, eos = self.model, self.model.eos_id()
         self.vocab_size = model.get_piece_size()
 
         def piece(name: str) -> int:
@@ -105,12 +105,12 @@ class SentencePieceTokenizer(Tokenizer):
 
     def encode_batch(self, texts):
         """Token ids of each text, without special tokens."""
-        return self._model.encode(list(texts))
+        return self.model.encode(list(texts))
 
     def decode(self, ids):
         """Text of token ids; special tokens are left out."""
         kept = (int(i) for i in ids)
-        return self._model.decode(
+        return self.model.decode(
             [i for i in kept if i not in self._special and i < self.vocab_size]
         )
 
@@ -122,10 +122,10 @@ class FastTokenizer(Tokenizer):
         from tokenizers import Tokenizer as Backend
 
         folder = epath.Path(folder)
-        self._backend = Backend.from_str((folder / "tokenizer.json").read_text())
-        self._backend.no_padding()
-        self._backend.no_truncation()
-        self.vocab_size = self._backend.get_vocab_size()
+        self.backend = Backend.from_str((folder / "tokenizer.json").read_text())
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.vocab_size = self.backend.get_vocab_size()
         config_file = folder / "tokenizer_config.json"
         named = json.loads(config_file.read_text()) if config_file.exists() else {}
 
@@ -133,12 +133,12 @@ class FastTokenizer(Tokenizer):
             token = named.get(f"{key}_token")
             token = token.get("content") if isinstance(token, dict) else token
             for name in filter(None, (token, *usual)):
-                found = self._backend.token_to_id(name)
+                found = self.backend.token_to_id(name)
                 if found is not None:
                     return found
             return -1
 
-        sentinels = (self._backend.token_to_id(f"<extra_id_{i}>") for i in range(100))
+        sentinels = (self.backend.token_to_id(f"<extra_id_{i}>") for i in range(100))
         self.ids = SpecialIds(
             pad=special("pad", "[PAD]", "<pad>"),
             unk=special("unk", "[UNK]", "<unk>"),
@@ -151,12 +151,12 @@ class FastTokenizer(Tokenizer):
 
     def encode_batch(self, texts):
         """Token ids of each text, without special tokens."""
-        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [e.ids for e in encoded]
 
     def decode(self, ids):
         """Text of token ids; special tokens are left out."""
-        return self._backend.decode([int(i) for i in ids], skip_special_tokens=True)
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
 
 
 @functools.lru_cache(maxsize=8)

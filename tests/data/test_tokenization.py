@@ -53,7 +53,7 @@ def test_decode_restores_text_and_leaves_special_tokens_out(vocabulary, many_sen
     for text in many_sentences[::40]:
         (ids,) = tokenizer.encode_batch([text])
         special = [tokenizer.ids.cls, *ids, tokenizer.ids.sentinels[0], tokenizer.ids.eos, 0, 0]
-        normal = tokenizer._model.normalize(text)
+        normal = tokenizer.model.normalize(text)
         assert tokenizer.decode(special) == normal.replace("\u2581", " ").strip()
 
 

@@ -149,7 +149,7 @@ class Corpus:
         stated = {fact: _stating_languages(fact, languages) for fact in facts}
         for lang in languages:
             article_id = f"{entity.id}/{lang}"
-            here = [(fact, self._statement(fact, lang)) for fact in facts if lang in stated[fact]]
+            here = [(fact, self.statement(fact, lang)[0]) for fact in facts if lang in stated[fact]]
             here += [(None, text) for text in self._unasked_statements(entity, lang)]
             here += [(None, "")] * (2 - len(here))
             self.sections[article_id] = [
@@ -167,11 +167,18 @@ class Corpus:
             self._by_relation[fact.relation, lang].append(section)
         return section
 
-    def _statement(self, fact: Fact, lang: str) -> str:
+    def statement(self, fact: Fact, lang: str) -> tuple[str, int]:
+        """The sentence that states the fact in articles of `lang`, and where its answer starts."""
         templates = sentence_templates()["relations"][fact.relation][lang]
         chosen = _pick(templates, f"statement|{fact.relation}|{fact.subject}|{lang}")
-        subject = self.world.entities[fact.subject].names[lang]
-        return chosen.replace("{x}", subject).replace("{y}", self.world.answers(fact, lang)[0])
+        before, after = chosen.replace("{x}", self.world.entities[fact.subject].names[lang]).split(
+            "{y}"
+        )
+        return before + self.world.answers(fact, lang)[0] + after, len(before)
+
+    def subjects_stating(self, relation: str, lang: str) -> list[Fact]:
+        """Facts of a relation that articles of `lang` state, in the articles' order."""
+        return [section.fact for section in self._by_relation[relation, lang]]
 
     def _unasked_statements(self, entity: Entity, lang: str) -> list[str]:
         """Statements of a script's article: its code, and languages written in it."""
