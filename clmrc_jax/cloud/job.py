@@ -1,0 +1,156 @@
+"""What runs on the workers: shell scripts as pure functions, and the states they report.
+
+A job outlives the connection that started it. On every worker, in ~/clmrc_job:
+`command`, `run.sh`, `pid`, `log`, and when it has ended `exit` (its status); `stopped` says that
+somebody asked it to stop. The code lies in ~/clmrc_jax, its environment in ~/clmrc_jax/.venv.
+"""
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Sequence
+
+PREEMPTED = 75  # exit status "saved, run me again"; clmrc_jax.train.loop.PREEMPTED
+ABORTED = 134  # SIGABRT: how JAX ends a process after another one died
+ARCHIVE = "clmrc_jax.tar.gz"
+_MARK = "clmrc_job"
+
+_JOB = 'job="$HOME/clmrc_job"; '
+_ALIVE = '[ -s "$job/pid" ] && [ ! -f "$job/exit" ] && kill -0 "$(cat "$job/pid")" 2>/dev/null'
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """state: idle (no job), running, lost (ended without a status, e.g. a restarted VM), ended.
+
+    code: exit status when ended.  stopped: it was asked to stop.  line: the log's last line.
+    """
+
+    host: str
+    state: str
+    code: int = 0
+    stopped: bool = False
+    line: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a job ended.  kind: done, failed, preempted, stopped.  host, code: of the cause."""
+
+    kind: str
+    host: str = ""
+    code: int = 0
+
+
+def setup_script(extras: str) -> str:
+    """Unpacks the code and makes the environment from setup.py's extras ("tpu,gcs").
+
+    uv brings its own Python: the VM images come with one that is too old.
+    """
+    return "\n".join(
+        (
+            "set -e",
+            'export PATH="$HOME/.local/bin:$PATH"',
+            "command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh",
+            'mkdir -p "$HOME/clmrc_jax" && cd "$HOME/clmrc_jax"',
+            # No file of an older version stays; what the user made there (runs/) does.
+            f'tar -tzf "$HOME/{ARCHIVE}" | cut -d/ -f1 | sort -u | xargs rm -rf --',
+            f'tar -xzf "$HOME/{ARCHIVE}"',
+            "[ -x .venv/bin/python ] || uv venv --quiet --python 3.12 .venv",
+            f"uv pip install --quiet --python .venv/bin/python -e '.[{extras}]'",
+        )
+    )
+
+
+def start_script(command: str) -> str:
+    """Starts a command in the background, with the log in ~/clmrc_job; not twice.
+
+    command: a shell command; it runs in ~/clmrc_jax with the environment's Python first.
+    """
+    inner = "\n".join(
+        (
+            'job="$HOME/clmrc_job"; echo $$ > "$job/pid"',
+            "trap : TERM  # the signal is for the program below; its status must still be written",
+            'cd "$HOME/clmrc_jax"; export PATH="$HOME/clmrc_jax/.venv/bin:$PATH" PYTHONUNBUFFERED=1',
+            f"bash -c {shlex.quote(command)}  # becomes the program itself when it is only one",
+            'echo $? > "$job/exit.new"; mv "$job/exit.new" "$job/exit"',
+        )
+    )
+    return "\n".join(
+        (
+            f'{_JOB}mkdir -p "$job"',
+            f"if {_ALIVE}; then exit 0; fi",
+            'rm -f "$job/exit" "$job/pid" "$job/stopped"',
+            f"printf '%s\\n' {shlex.quote(command)} > \"$job/command\"",
+            f"printf '%s\\n' {shlex.quote(inner)} > \"$job/run.sh\"",
+            'echo "--- started $(date -u +%FT%TZ)" >> "$job/log"',
+            'setsid nohup bash "$job/run.sh" >> "$job/log" 2>&1 < /dev/null &',
+            'for i in $(seq 100); do [ -s "$job/pid" ] && exit 0; sleep 0.1; done; exit 1',
+        )
+    )
+
+
+def poll_script() -> str:
+    """Prints one line: host, state, code, whether stopped, and the log's last line."""
+    return "\n".join(
+        (
+            f"{_JOB}state=idle; code=0; stopped=0",
+            'if [ -f "$job/exit" ]; then state=ended; code=$(cat "$job/exit")',
+            f"elif {_ALIVE}; then state=running",
+            'elif [ -f "$job/command" ]; then state=lost; fi',
+            '[ -f "$job/stopped" ] && stopped=1',
+            'line=$(tail -c 2000 "$job/log" 2>/dev/null | tr "\\r" "\\n" | grep -v "^ *$" | tail -n 1)',
+            f'echo "{_MARK} $HOSTNAME $state $code $stopped $line"',
+        )
+    )
+
+
+def command_script() -> str:
+    """Prints the command of the worker's job, if any."""
+    return 'cat "$HOME/clmrc_job/command" 2>/dev/null || true'
+
+
+def stop_script() -> str:
+    """Sends SIGTERM to the program (not to its helpers): it saves and ends with status 75."""
+    return f'{_JOB}touch "$job/stopped"; if {_ALIVE}; then pkill -TERM -P "$(cat "$job/pid")"; fi; true'
+
+
+def logs_script(lines: int, follow: bool) -> str:
+    """Prints the log's last lines, and (follow) what is added to it."""
+    return f'tail -n {lines} {"-F " if follow else ""}"$HOME/clmrc_job/log"'
+
+
+def parse_workers(output: str) -> list[Worker]:
+    """The workers in the output of `poll_script`, by host name."""
+    pattern = rf"^{_MARK} (\S+) (\w+) (\d+) ([01]) ?(.*)$"
+    found = re.findall(pattern, output, re.MULTILINE)
+    workers = [
+        Worker(host, state, int(code), s == "1", line) for host, state, code, s, line in found
+    ]
+    return sorted(workers, key=lambda worker: _by_number(worker.host))
+
+
+def _by_number(host: str):
+    """t1v-n-0123-w-10 comes after t1v-n-0123-w-9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", host)]
+
+
+def judge(workers: Sequence[Worker]) -> Outcome | None:
+    """How the job ended, or None while a worker still runs.
+
+    One worker that was preempted or lost takes all others with it, so 75 and lost come before
+    the errors of those that were left alone; among errors, a program's own comes before signals,
+    and JAX's abort after somebody else's death comes last.
+    """
+    if any(worker.state == "running" for worker in workers):
+        return None
+    if all(worker.state == "ended" and not worker.code for worker in workers):
+        return Outcome("done")
+    if any(worker.stopped for worker in workers):
+        return Outcome("stopped", code=PREEMPTED)
+    for worker in workers:
+        if worker.code == PREEMPTED or worker.state in ("lost", "idle"):
+            return Outcome("preempted", worker.host, PREEMPTED)
+    failed = [worker for worker in workers if worker.code]
+    cause = min(failed, key=lambda worker: (worker.code >= 128, worker.code == ABORTED))
+    return Outcome("failed", cause.host, cause.code)
