@@ -12,7 +12,7 @@ REQUIRED = [
     "ml-collections>=1.1.0",
     "transformers>=5.0",
     "tokenizers>=0.22",
-    "sentencepiece>=0.2.1",
+    "sentencepiece>=0.2.3",
     "safetensors>=0.6",
     "tensorflow-datasets>=4.9.9",
     "importlib_resources",  # tensorflow-datasets without TensorFlow needs it and does not say so

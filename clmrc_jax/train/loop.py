@@ -30,7 +30,7 @@ from jax.experimental import multihost_utils
 from clmrc_jax import sharding
 from clmrc_jax.files import InputError, read_json, write_json
 from clmrc_jax.progress import Meter
-from clmrc_jax.train import checkpoints, metrics, optimizer, state, step
+from clmrc_jax.train import checkpoints, goodput, metrics, optimizer, state, step
 
 PREEMPTED = 75  # exit status after SIGTERM: saved, run again (EX_TEMPFAIL of sysexits.h)
 
@@ -73,8 +73,10 @@ class FitOptions:
     config: dict | None = None
     read_threads: int = 1
     tensorboard: bool = False
+    profile: tuple[int, int] | None = None
 
     def __post_init__(self):
+        goodput.check_window(self.profile, self.steps, self.name)
         for field in ("steps", "log_every", "save_every", "read_threads"):
             if getattr(self, field) < 1:
                 raise InputError(f"{self.name}: {field} is {getattr(self, field)}, must be >= 1")
@@ -109,7 +111,7 @@ class Trainer:
         self.mesh, self.optimizer, self.accumulate = mesh, optimizer_config, accumulate
         self.rules, self._loss_fn, self._param_axes = rules, loss_fn, param_axes
         self._transform = optimizer.make_transform(optimizer_config)
-        self._prepared = {}
+        self._prepared, self.seen = {}, set()
 
     def fit(
         self, params: dict, dataset: grain.MapDataset, *, steps: int, seed: int, **options
@@ -125,6 +127,7 @@ class Trainer:
         "min"): the validation metric that selects the parameters returned.
         flops_per_batch: model FLOPs per update, for TFLOP/s and MFU.  config: JSON object
         that must be the same when continuing.  read_threads: threads that prepare batches.
+        profile: (first, last) step of a `jax.profiler` trace, into `workdir/name/profile`.
         Raises InputError (foreign checkpoint, other configuration, data at an end),
         TrainingDiverged, Preempted.
         """
@@ -166,6 +169,8 @@ class _Fit:
         self.trainer, self.options = trainer, options
         self.abstract, self.start, self.step = trainer.prepare(params)
         self.folder = epath.Path(options.workdir) / options.name
+        self.goodput = goodput.Goodput(self.folder, trainer.mesh.devices.flat)
+        self.profile = goodput.Profile(options.profile, self.folder / "profile")
         made_by = {
             "optimizer": dataclasses.asdict(trainer.optimizer),
             "accumulate": trainer.accumulate,
@@ -191,6 +196,7 @@ class _Fit:
             with contextlib.ExitStack() as self.closing:
                 self.iterator = iter(dataset.to_iter_dataset(threads))
                 self.closing.callback(self.iterator.close)
+                self.closing.callback(self.profile.close)
                 self._resume(params)
                 with _stop_signal() as self.stopping:
                     self._loop()
@@ -211,6 +217,8 @@ class _Fit:
             # What is newer than the state restored will be found again.
             self.best_saved = self._checkpoints("best", newest=self.done)
         self.good = self.done
+        self.goodput.resume(restored and restored.data.get("goodput"), self.done)
+        self.goodput.record(self.done)
         self.writer = metrics.MetricWriter(
             self.folder / "metrics.jsonl", self.done, self.options.tensorboard
         )
@@ -225,19 +233,22 @@ class _Fit:
 
     def _loop(self):
         options, first = self.options, self.done
-        key = jax.random.key(options.seed)
+        self.goodput.switch("step")
+        key = step.base_key(options.seed, self.trainer.mesh)
         with Meter(options.name, options.steps, start=first) as meter:
             for index in range(first, options.steps):
                 self._advance(index, key)
                 if index == first:
                     self._settle(0)
                     self.timers.first_step()
+                self.profile.end_after(self.done, lambda: self._settle(0))
                 last = self.done == options.steps
                 line = self._line(last)
                 started = time.perf_counter()
                 improved = self._validation_due(last) and self._validate(line)
                 if line:
-                    self.writer.write(self.done, line)
+                    self.writer.write(self.done, line | self.goodput.line(last))
+                    self.goodput.record(self.done)
                 if improved or (self.done % options.save_every == 0 and not last):
                     self._save()
                 if self._must_stop():
@@ -254,12 +265,17 @@ class _Fit:
 
     def _advance(self, index, key):
         started = time.perf_counter()
-        batch = next(self.iterator)
+        with self.goodput.during("data_wait"):
+            batch = next(self.iterator)
         waited = time.perf_counter() - started
         arrays = sharding.place_batch(self.trainer.mesh, batch)
         self._settle(self.ahead)
         rate = np.float32(optimizer.schedule(self.trainer.optimizer, index, self.options.steps))
-        with sharding.activate(self.trainer.mesh, self.trainer.rules):
+        with (
+            sharding.activate(self.trainer.mesh, self.trainer.rules),
+            self.goodput.during(goodput.kind_of_step(self.step, batch, self.trainer.seen)),
+            self.profile.step(index + 1),
+        ):
             self.state, values = self.step(self.state, arrays, key, rate)
         self.done = index + 1
         self.pending.append((self.done, values, float(rate)))
@@ -292,7 +308,8 @@ class _Fit:
 
     def _validate(self, line) -> bool:
         """Adds the validation metrics to `line`; saves the best parameters so far, and says so."""
-        values = self.options.validate(self.state.params, self.done)
+        with self.goodput.during("evaluation"):
+            values = self.options.validate(self.state.params, self.done)
         self.validation = {name: float(value) for name, value in values.items()}
         line |= {f"valid/{name}": value for name, value in self.validation.items()}
         if not self.options.best_metric:
@@ -308,19 +325,23 @@ class _Fit:
             return False
         self.best = {"step": self.done, "value": value, "metrics": self.validation}
         params = {"params": self.state.params}
-        checkpoints.save(self.best_saved, self.done, params, {}, self.config)
+        with self.goodput.during("checkpoint"):
+            checkpoints.save(self.best_saved, self.done, params, {}, self.config)
         return True
 
     def _save(self):
         self._settle(0)
-        data = {
-            "iterator": self.iterator.get_state(),
-            "best": self.best,
-            "metrics": self.metrics,
-            "validation": self.validation,
-        }
-        checkpoints.save(self.saved, self.done, self.state, data, self.config)
+        with self.goodput.during("checkpoint"):
+            data = {
+                "iterator": self.iterator.get_state(),
+                "best": self.best,
+                "metrics": self.metrics,
+                "validation": self.validation,
+                "goodput": dict(self.goodput.seconds),
+            }
+            checkpoints.save(self.saved, self.done, self.state, data, self.config)
         self.good = self.done
+        self.goodput.record(self.done)
 
     def _must_stop(self) -> bool:
         if jax.process_count() > 1:  # all hosts must stop after the same step
@@ -334,12 +355,15 @@ class _Fit:
         if self.best:
             params, step = self._params_in("best")
             values = self.best["metrics"]
-        final = checkpoints.open(self.folder / "final")
-        checkpoints.save(final, step, {"params": params}, {}, self.config)
-        checkpoints.close(final)
+        with self.goodput.during("checkpoint"):
+            final = checkpoints.open(self.folder / "final")
+            checkpoints.save(final, step, {"params": params}, {}, self.config)
+            checkpoints.close(final)
         marker = {"step": step, "metrics": values, "config": self.config}
+        marker["goodput"] = self.goodput.line(last=True)
         if jax.process_index() == 0:
             write_json(self.folder / "finished.json", marker)
+            self.goodput.forget()
             for name in ("checkpoints", "best"):
                 (self.folder / name).rmtree(missing_ok=True)
         if jax.process_count() > 1:
@@ -364,7 +388,9 @@ class _Fit:
 @contextlib.contextmanager
 def _stop_signal():
     """An event that SIGTERM sets; the former handler comes back afterwards."""
-    event, main = threading.Event(), threading.current_thread() is threading.main_thread()
+    # Of several processes JAX's own handler stays: it agrees on the step at which all stop.
+    main = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
+    event = threading.Event()
     former = signal.signal(signal.SIGTERM, lambda *_: event.set()) if main else None
     try:
         yield event

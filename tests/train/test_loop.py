@@ -302,6 +302,52 @@ def test_fit_log_lines_tell_speed_and_padding(tmp_path):
     assert rows[1]["padding_waste"] == pytest.approx(1 - np.mean(masks))
 
 
+def test_fit_log_tells_goodput_and_its_last_line_where_the_time_went(tmp_path):
+    options = {"validate": lambda params, step: {"score": 1.0}, "validate_every": 6, "log_every": 4}
+    interrupt(tmp_path, 6, log_every=4)
+    fit(tmp_path, toy.trainer(), **options)  # a new trainer compiles
+    *rows, last = lines(tmp_path)
+    assert all(0 < row["goodput"] < 1 and row["elapsed_seconds"] > 0 for row in (*rows, last))
+    kinds = {name: value for name, value in last.items() if name.startswith("seconds/")}
+    assert sum(kinds.values()) == pytest.approx(last["elapsed_seconds"])
+    assert kinds["seconds/compile"] > 0 and kinds["seconds/evaluation"] > 0
+    assert last["restarts"] == 1 and last["lost_steps"] == 0 == kinds["seconds/lost"]
+    assert last["host_memory_peak_bytes"] > 1 << 20 and "seconds/step" not in rows[0]
+    finished = json.loads((tmp_path / "toy" / "finished.json").read_text())
+    assert finished["goodput"]["elapsed_seconds"] > last["elapsed_seconds"]
+    assert finished["goodput"]["seconds/checkpoint"] > kinds["seconds/checkpoint"]
+    assert "goodput" not in finished["metrics"]
+
+
+def test_fit_crash_between_checkpoints_counts_the_steps_as_lost(tmp_path, reference):
+    def crash(params, done):
+        if done == 7:
+            raise KeyboardInterrupt
+        return {"score": 0.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, validate=crash, validate_every=1)
+    fit(tmp_path)
+    last = lines(tmp_path)[-1]
+    assert last["restarts"] == 1 and last["lost_steps"] == 2  # 5 and 6 were logged, 4 was saved
+    assert last["seconds/lost"] > 0 and losses(tmp_path) == reference[1]
+
+
+def test_fit_profile_writes_a_trace_of_the_window_and_changes_nothing(tmp_path, reference):
+    fit(tmp_path, profile=(5, 6))
+    assert list((tmp_path / "toy" / "profile").rglob("*.xplane.pb"))
+    assert losses(tmp_path) == reference[1]
+    with pytest.raises(InputError, match="toy: profile is .*within 1..12"):
+        fit(tmp_path, name="toy", profile=(5, 13))
+
+
+def test_fit_profile_of_a_stopped_training_is_closed(tmp_path):
+    interrupt(tmp_path, 6, profile=(5, 12))
+    assert list((tmp_path / "toy" / "profile").rglob("*.xplane.pb"))
+    jax.profiler.start_trace(str(tmp_path / "other"))  # nothing else runs
+    jax.profiler.stop_trace()
+
+
 def test_fit_too_little_data_or_indivisible_batch_raises(tmp_path):
     with pytest.raises(InputError, match="toy: 12 steps, but only 3 batches"):
         fit(tmp_path, data=toy.dataset().slice(slice(0, 3)))
