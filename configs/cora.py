@@ -198,8 +198,9 @@ def demo():
     )
     config.generator.update(
         {
-            "steps": (60, 60, 60),
+            "steps": (60, 150, 150),
             "batch_size": 32,
+            "synthetic_share": 0.6,
             "answer_passages": 3,
             "validation_rows": 192,
             "save_every": 50,
@@ -208,9 +209,11 @@ def demo():
             "max_length": 16,
         }
     )
+    # As in its pretraining: steps relative to a parameter's size.
     config.generator_optimizer.update(
         {
-            "learning_rate": 1e-3,
+            "name": "adafactor",
+            "learning_rate": 4e-3,
             "warmup_steps": 10,
             "clip_norm": 1.0,
             "weight_decay": 0.0,
