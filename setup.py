@@ -36,10 +36,13 @@ EXTRAS = {
         "nltk>=3.9",
     ],
     "tensorboard": ["tensorboardX>=2.6"],
+    "translate": ["sacrebleu>=2.6"],
     "google": ["google-cloud-translate>=3.28"],
     "gcs": ["etils[epath-gcs]>=1.13", "gcsfs"],
 }
-EXTRAS["test"] = EXTRAS["segment"] + [
+EXTRAS["test"] = [
+    *EXTRAS["segment"],
+    *EXTRAS["translate"],
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff==0.17.6",

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.marian import MarianConfig
 from clmrc_jax.models.mt5 import Mt5Config
 
 Tensors = dict[str, np.ndarray]
 
 # Left out on purpose: the tanh pooler is not used (CORA pools the last layer itself), position ids
-# are constants, `cls.*` is the masked-language-model head.
-BERT_IGNORED = r"(bert\.)?(pooler\..*|embeddings\.(position|token_type)_ids)|cls\..*"
+# are constants, `cls.*` is the masked-language-model head, `qa_outputs.*` a span head.
+BERT_IGNORED = r"(bert\.)?(pooler\..*|embeddings\.(position|token_type)_ids)|(cls|qa_outputs)\..*"
 # Copies of `shared`; and a table that T5 checkpoints carry and no version ever used.
 T5_IGNORED = (
     r"(en|de)coder\.embed_tokens\.weight"
     r"|decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
 )
+# Copies of `model.shared`; and the sines and cosines, which are computed.
+MARIAN_IGNORED = r"lm_head\.weight|model\.(en|de)coder\.embed_(tokens|positions)\.weight"
 DPR_TOWERS = ("question_model", "ctx_model")
 
 
@@ -147,6 +150,37 @@ def _t5_layer(config: Mt5Config, stack: str, i: int) -> list[Weight]:
     return rows
 
 
+def marian_weights(config: MarianConfig) -> list[Weight]:
+    """All weights of a `MarianMTModel`; its logits' bias without PyTorch's leading axis of 1."""
+    bias = Weight("final_logits_bias", ("final_logits", "bias"), (config.vocab_size,))
+    rows = [*_embedding("model.shared", ("shared",), config.vocab_size, config.d_model), bias]
+    for stack in ("encoder", "decoder"):
+        for i in range(getattr(config, f"{stack}_layers")):
+            rows += _marian_layer(config, stack, i)
+    return rows
+
+
+def _marian_layer(config: MarianConfig, stack: str, i: int) -> list[Weight]:
+    e, mlp = (config.d_model,), (getattr(config, f"{stack}_ffn_dim"),)
+    heads = getattr(config, f"{stack}_attention_heads")
+    split = (heads, config.d_model // heads)
+    theirs, ours = f"model.{stack}.layers.{i}", (stack, f"layers_{i}")
+    attentions = [("self_attention", "self_attn"), ("cross_attention", "encoder_attn")]
+    attentions = attentions if stack == "decoder" else attentions[:1]
+    rows = []
+    for part, block in attentions:
+        for dense in "qkv":
+            rows += _linear(f"{theirs}.{block}.{dense}_proj", (*ours, part, dense), e, split)
+        rows += _linear(f"{theirs}.{block}.out_proj", (*ours, part, "o"), split, e)
+    rows += _linear(f"{theirs}.fc1", (*ours, "mlp", "wi"), e, mlp)
+    rows += _linear(f"{theirs}.fc2", (*ours, "mlp", "wo"), mlp, e)
+    norms = [(f"{block}_layer_norm", f"{part}_norm") for part, block in attentions]
+    for name, norm in (*norms, ("final_layer_norm", "mlp_norm")):
+        rows.append(Weight(f"{theirs}.{name}.weight", (*ours, norm, "scale"), e))
+        rows.append(Weight(f"{theirs}.{name}.bias", (*ours, norm, "bias"), e))
+    return rows
+
+
 def bert_from_published(config: BertConfig, tensors: Mapping[str, np.ndarray]) -> dict:
     """Our parameters from `BertModel` tensors, with or without the prefix "bert.".
 
@@ -192,6 +226,23 @@ def mt5_from_published(config: Mt5Config, tensors: Mapping[str, np.ndarray]) -> 
 def mt5_to_published(config: Mt5Config, params: Mapping) -> Tensors:
     """`MT5ForConditionalGeneration` tensors of our parameters."""
     return _to_tensors(mt5_weights(config), params)
+
+
+def marian_from_published(config: MarianConfig, tensors: Mapping[str, np.ndarray]) -> dict:
+    """Our parameters from `MarianMTModel` tensors; without a bias on the logits it is zero.
+
+    Raises ValueError that lists every missing, unexpected or misshaped weight.
+    """
+    tensors = {k: v for k, v in tensors.items() if not re.fullmatch(MARIAN_IGNORED, k)}
+    bias = tensors.get("final_logits_bias", np.zeros((1, config.vocab_size), np.float32))
+    tensors["final_logits_bias"] = bias[0] if bias.ndim == 2 else bias
+    return _to_params(marian_weights(config), tensors, "MarianMTModel")
+
+
+def marian_to_published(config: MarianConfig, params: Mapping) -> Tensors:
+    """`MarianMTModel` tensors of our parameters."""
+    tensors = _to_tensors(marian_weights(config), params)
+    return tensors | {"final_logits_bias": tensors["final_logits_bias"][None]}
 
 
 def dpr_tower(tensors: Mapping[str, np.ndarray], tower: str) -> Tensors:

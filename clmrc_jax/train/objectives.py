@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.models.biencoder import BiEncoderConfig
+from clmrc_jax.models.marian import MarianConfig
 from clmrc_jax.models.mt5 import Mt5Config
 
 EXCLUDED = -1e9
@@ -151,8 +152,10 @@ def token_cross_entropy(logits, targets, mask, label_smoothing: float = 0.0):
     return jnp.sum(loss * weights) / count, {"accuracy": jnp.sum(right) / count, "weight": count}
 
 
-def seq2seq_objective(config: Mt5Config, *, label_smoothing: float = 0.0):
-    """mGEN's loss (CORA eq. 1): cross entropy of the answer, padding masked.
+def seq2seq_objective(config: Mt5Config | MarianConfig, *, model=mt5, label_smoothing: float = 0.0):
+    """Cross entropy of the target, padding masked: mGEN's loss (CORA eq. 1) or a translator's.
+
+    model: the module with the functions of `config`'s kind (`encode`, `decode`, `shift_right`).
 
     A batch whose `encoder_input_tokens` have three axes [batch, passages, length] is read by
     Fusion-in-Decoder, one with two axes as a single concatenated source.
@@ -163,11 +166,11 @@ def seq2seq_objective(config: Mt5Config, *, label_smoothing: float = 0.0):
         tokens, mask = batch["encoder_input_tokens"], batch["encoder_mask"]
         targets = batch["decoder_target_tokens"]
         if tokens.ndim == 3:
-            encoded, mask = mt5.encode_fusion(config, params, tokens, mask, key=encoder_key)
+            encoded, mask = model.encode_fusion(config, params, tokens, mask, key=encoder_key)
         else:
-            encoded = mt5.encode(config, params, tokens, mask, key=encoder_key)
-        inputs = mt5.shift_right(config, targets)
-        logits = mt5.decode(config, params, encoded, mask, inputs, key=decoder_key)
+            encoded = model.encode(config, params, tokens, mask, key=encoder_key)
+        inputs = model.shift_right(config, targets)
+        logits = model.decode(config, params, encoded, mask, inputs, key=decoder_key)
         return token_cross_entropy(logits, targets, batch["decoder_mask"], label_smoothing)
 
     return loss_fn

@@ -1,37 +1,28 @@
-"""Pretrained weights in and out, as Hugging Face folders: config.json plus safetensors or msgpack.
+"""Pretrained models in and out, as Hugging Face folders (`model_folders` reads and writes those)."""
 
-Read: `model.safetensors`, its sharded form with an index, or `flax_model.msgpack`, from a folder or
-a hub id; numbers stored in 16 bits become float32. Written folders load in transformers.
-Pickled files (`.bin`, `.pt`, `.cpt`) can run code when opened and are refused.
-"""
-
-import contextlib
 import dataclasses
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-import msgpack
-import numpy as np
-import safetensors
-import safetensors.numpy
-from etils import epath
-from flax import serialization
-
-from clmrc_jax.files import InputError, atomic_write, read_json, write_json
+from clmrc_jax.files import InputError, read_json
 from clmrc_jax.models import weight_maps
 from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.marian import MarianConfig, MarianSearch
 from clmrc_jax.models.mt5 import Mt5Config
-
-SAFETENSORS, INDEX, MSGPACK = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "flax_model.msgpack",
+from clmrc_jax.train.model_folders import (
+    MAX_SHARD_BYTES,
+    Pathlike,
+    named,
+    read_config,
+    read_tensors,
+    require,
+    resolve_folder,
+    stored_as,
+    weight_files,
+    write_folder,
 )
-PICKLED = (".bin", ".pt", ".pth", ".cpt", ".ckpt")
-MAX_SHARD_BYTES = 5 * 10**9
-_SIDE_FILES = ["*.json", "*.model", "*.txt"]
+
+GENERATION_CONFIG = "generation_config.json"
 _BERT_SIZES = (
     "vocab_size",
     "hidden_size",
@@ -40,8 +31,14 @@ _BERT_SIZES = (
     "intermediate_size",
 )
 _MT5_SIZES = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-
-Pathlike = str | os.PathLike
+_MARIAN_SIZES = ("vocab_size", "d_model", "encoder_layers", "decoder_layers", "pad_token_id")
+# Config keys with one implemented value, which is also what a folder without the key means.
+_MARIAN_FIXED = {
+    "share_encoder_decoder_embeddings": True,
+    "tie_word_embeddings": True,
+    "normalize_before": False,
+    "normalize_embedding": False,
+}
 
 
 def load_bert(
@@ -55,12 +52,12 @@ def load_bert(
     Returns the config and float32 NumPy parameters. Raises InputError naming folder and remedy.
     """
     folder = resolve_folder(folder_or_id)
-    raw = _read_config(folder, ("bert",), _BERT_SIZES)
-    _require(folder, raw, "hidden_act", "gelu", default="gelu")
-    _require(folder, raw, "position_embedding_type", "absolute", default="absolute")
+    raw = read_config(folder, ("bert",), _BERT_SIZES)
+    require(folder, raw, "hidden_act", "gelu", default="gelu")
+    require(folder, raw, "position_embedding_type", "absolute", default="absolute")
     config = _build(BertConfig, raw, overrides)
     tensors = read_tensors(folder)
-    with _named(folder):
+    with named(folder):
         if tower is not None:
             tensors = weight_maps.dpr_tower(tensors, tower)
         return config, weight_maps.bert_from_published(config, tensors)
@@ -74,17 +71,56 @@ def load_mt5(folder_or_id: Pathlike, **overrides) -> tuple[Mt5Config, dict]:
     Otherwise like `load_bert`.
     """
     folder = resolve_folder(folder_or_id)
-    raw = _read_config(folder, ("mt5", "t5"), _MT5_SIZES)
+    raw = read_config(folder, ("mt5", "t5"), _MT5_SIZES)
     is_t5 = raw["model_type"] == "t5"
     default = "relu" if is_t5 else "gated-gelu"
-    _require(folder, raw, "feed_forward_proj", "gated-gelu", default=default)
+    require(folder, raw, "feed_forward_proj", "gated-gelu", default=default)
     raw.setdefault("num_decoder_layers", None)
     raw["num_decoder_layers"] = raw["num_decoder_layers"] or raw["num_layers"]
     raw["tie_word_embeddings"] = is_t5 and raw.get("tie_word_embeddings", True)
     config = _build(Mt5Config, raw, overrides)
     tensors = read_tensors(folder)
-    with _named(folder):
+    with named(folder):
         return config, weight_maps.mt5_from_published(config, tensors)
+
+
+def load_marian(folder_or_id: Pathlike, **overrides) -> tuple[MarianConfig, dict]:
+    """Reads a Hugging Face `MarianMTModel` (OPUS-MT) whose embeddings are shared.
+
+    Otherwise like `load_bert`; `load_marian_search` reads how it is meant to be decoded.
+    """
+    folder = resolve_folder(folder_or_id)
+    raw = read_config(folder, ("marian",), _MARIAN_SIZES)
+    for key, value in _MARIAN_FIXED.items():
+        require(folder, raw, key, value, default=value)
+    # What transformers takes for granted where the file is silent; our defaults are opus-mt's.
+    raw = {"activation_function": "gelu", "scale_embedding": False, **raw}
+    with named(folder):
+        config = _build(MarianConfig, raw, overrides)
+        return config, weight_maps.marian_from_published(config, read_tensors(folder))
+
+
+def load_marian_search(folder_or_id: Pathlike) -> MarianSearch:
+    """How the folder's `generation_config.json` (before 2022 `config.json`) says to decode.
+
+    Defaults are those of transformers' `generate`. Raises InputError for banned phrases.
+    """
+    folder = resolve_folder(folder_or_id)
+    own = folder / GENERATION_CONFIG
+    path = own if own.exists() else folder / "config.json"
+    raw = read_json(path)
+    banned = raw.get("bad_words_ids") or ()
+    if any(len(ids) != 1 for ids in banned):
+        raise InputError(f"{path}: bad_words_ids bans phrases; only single tokens are implemented")
+    return MarianSearch(
+        num_beams=raw.get("num_beams") or 1,
+        max_length=raw.get("max_length") or 20,
+        length_penalty=1.0 if raw.get("length_penalty") is None else raw["length_penalty"],
+        early_stopping=raw.get("early_stopping") or False,
+        banned=tuple(ids[0] for ids in banned),
+        renormalize=bool(raw.get("renormalize_logits")),
+        force_eos=raw.get("forced_eos_token_id") is not None,
+    )
 
 
 def save_bert(
@@ -111,9 +147,9 @@ def save_bert(
         "position_embedding_type": "absolute",
         "dtype": stored,
     }
-    tensors = _stored_as(stored, weight_maps.bert_to_published(config, params))
-    files = _weight_files(weight_maps.bert_weights(config), tensors, file_format, max_shard_bytes)
-    _write_folder(folder, raw, files, tokenizer_files)
+    tensors = stored_as(stored, weight_maps.bert_to_published(config, params))
+    files = weight_files(weight_maps.bert_weights(config), tensors, file_format, max_shard_bytes)
+    write_folder(folder, raw, files, tokenizer_files)
 
 
 def save_mt5(
@@ -139,138 +175,57 @@ def save_mt5(
         "is_encoder_decoder": True,
         "dtype": stored,
     }
-    tensors = _stored_as(stored, weight_maps.mt5_to_published(config, params))
-    files = _weight_files(weight_maps.mt5_weights(config), tensors, file_format, max_shard_bytes)
-    _write_folder(folder, raw, files, tokenizer_files)
+    tensors = stored_as(stored, weight_maps.mt5_to_published(config, params))
+    files = weight_files(weight_maps.mt5_weights(config), tensors, file_format, max_shard_bytes)
+    write_folder(folder, raw, files, tokenizer_files)
 
 
-def resolve_folder(folder_or_id: Pathlike) -> epath.Path:
-    """The folder itself, or the local snapshot of a hub id (downloaded when it is not cached)."""
-    folder = epath.Path(folder_or_id)
-    if folder.is_dir():
-        return folder
-    name = os.fspath(folder_or_id)
-    if folder.exists():
-        raise InputError(f"{name}: is a file; give the folder that holds config.json and weights")
-    if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise InputError(f"{name}: no such folder")
-    from huggingface_hub import snapshot_download  # slow to import, needed only here
+def save_marian(
+    folder: Pathlike,
+    config: MarianConfig,
+    params: Mapping,
+    search: MarianSearch,
+    tokenizer_files: Iterable[Pathlike] = (),
+    *,
+    stored: str = "float32",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes a folder that `transformers.MarianMTModel.from_pretrained` reads.
 
-    try:
-        local = snapshot_download(name, allow_patterns=[*_SIDE_FILES, "*.safetensors"])
-        if not any(epath.Path(local).glob("*.safetensors")):
-            local = snapshot_download(name, allow_patterns=[*_SIDE_FILES, MSGPACK])
-    except Exception as error:  # the hub client raises network, HTTP and validation errors alike
-        raise InputError(
-            f"{name}: no such folder, and not to be had from the Hugging Face hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Offline, give a folder "
-            f"with config.json and {SAFETENSORS}; online, check the id"
-        ) from error
-    return epath.Path(local)
-
-
-def read_tensors(folder: Pathlike) -> weight_maps.Tensors:
-    """All published tensors of a model folder, float32, by PyTorch name.
-
-    Raises InputError for a folder without weights, with pickled ones only, or with broken files.
+    search: becomes `generation_config.json`, the defaults of `generate`. Else like `save_bert`.
     """
-    folder = epath.Path(folder)
-    if (folder / SAFETENSORS).exists():
-        return _read_safetensors(folder / SAFETENSORS)
-    if (folder / INDEX).exists():
-        return _read_shards(folder)
-    if (folder / MSGPACK).exists():
-        return _read_msgpack(folder / MSGPACK)
-    pickled = sorted(p.name for p in folder.iterdir() if p.name.endswith(PICKLED))
-    if pickled:
-        raise InputError(
-            f"{folder}: {pickled[0]} is a pickle, which can run any code when opened, and is not "
-            f"read. Convert it where PyTorch is installed and the file is trusted:\n"
-            f"  python -c \"import torch, safetensors.torch as s; w = torch.load('{pickled[0]}', "
-            f"weights_only=True); w = w.get('model_dict', w); "
-            f"s.save_file({{k: v.contiguous().clone() for k, v in w.items()}}, "
-            f"'{SAFETENSORS}')\""
-        )
-    raise InputError(f"{folder}: holds no {SAFETENSORS}, {INDEX} or {MSGPACK}")
-
-
-def _read_shards(folder: epath.Path) -> weight_maps.Tensors:
-    """The files of `model.safetensors.index.json`; each must hold what the index says."""
-    place_of = read_json(folder / INDEX)["weight_map"]
-    tensors: weight_maps.Tensors = {}
-    for shard in sorted(set(place_of.values())):
-        if not (folder / shard).exists():
-            raise InputError(f"{folder}: {INDEX} names {shard}, which is missing; copy it there")
-        tensors |= _read_safetensors(folder / shard)
-    missing = sorted(set(place_of) - set(tensors))
-    if missing:
-        raise InputError(f"{folder}: {INDEX} names {missing[0]}, which is in no shard")
-    return tensors
-
-
-def _read_safetensors(path: epath.Path) -> weight_maps.Tensors:
-    with _local_copy(path) as name:
-        try:
-            # the flax reader knows bfloat16, which NumPy alone does not
-            with safetensors.safe_open(name, framework="flax") as file:
-                return {key: np.asarray(file.get_tensor(key), np.float32) for key in file.keys()}
-        except safetensors.SafetensorError as error:
-            raise InputError(
-                f"{path}: not a whole safetensors file ({error}); copy or download it again"
-            ) from error
-
-
-def _read_msgpack(path: epath.Path) -> weight_maps.Tensors:
-    try:
-        tree = serialization.msgpack_restore(path.read_bytes())
-    except (msgpack.UnpackException, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"{path}: not a whole flax msgpack file ({error}); copy or download it again"
-        ) from error
-    tensors = weight_maps.flax_to_published(tree.get("params", tree))
-    return {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
-
-
-@contextlib.contextmanager
-def _local_copy(path: epath.Path) -> Iterator[str]:
-    """safetensors maps local files only; a remote one (gs://) is copied first."""
-    if "://" not in os.fspath(path):
-        yield os.fspath(path)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        local = epath.Path(scratch) / path.name
-        path.copy(local)
-        yield os.fspath(local)
-
-
-@contextlib.contextmanager
-def _named(folder: epath.Path) -> Iterator[None]:
-    """Puts the folder's name in front of what the weight maps complain about."""
-    try:
-        yield
-    except ValueError as error:
-        raise InputError(f"{folder}: {error}") from error
-
-
-def _read_config(folder: epath.Path, kinds: tuple[str, ...], sizes: tuple[str, ...]) -> dict:
-    raw = read_json(folder / "config.json")
-    if raw.get("model_type") not in kinds:
-        raise InputError(
-            f"{folder / 'config.json'}: model_type is {raw.get('model_type')!r}, "
-            f"expected {' or '.join(kinds)}; choose a model of that kind"
-        )
-    for key in sizes:
-        if not isinstance(raw.get(key), int):
-            raise InputError(f"{folder / 'config.json'}: {key} is missing or not a whole number")
-    return raw
-
-
-def _require(folder: epath.Path, raw: dict, key: str, value: str, *, default: str) -> None:
-    if raw.get(key, default) != value:
-        raise InputError(
-            f"{folder / 'config.json'}: {key} is {raw.get(key, default)!r}; only {value!r} is "
-            "implemented, and another one would give other numbers"
-        )
+    ids = {
+        "pad_token_id": config.pad_token_id,
+        "eos_token_id": config.eos_token_id,
+        "decoder_start_token_id": config.decoder_start_token_id,
+        "forced_eos_token_id": config.eos_token_id if search.force_eos else None,
+    }
+    raw = {
+        **_public_fields(config),
+        **_MARIAN_FIXED,
+        **ids,
+        "architectures": ["MarianMTModel"],
+        "model_type": "marian",
+        "decoder_vocab_size": config.vocab_size,
+        "is_encoder_decoder": True,
+        "static_position_embeddings": True,
+        "dtype": stored,
+    }
+    generation = {
+        **ids,
+        "num_beams": search.num_beams,
+        "max_length": search.max_length,
+        "length_penalty": search.length_penalty,
+        "early_stopping": search.early_stopping,
+        "bad_words_ids": [[i] for i in search.banned] or None,
+        "renormalize_logits": search.renormalize,
+    }
+    tensors = stored_as(stored, weight_maps.marian_to_published(config, params))
+    weights = weight_files(
+        weight_maps.marian_weights(config), tensors, "safetensors", max_shard_bytes
+    )
+    files = [*weights, (GENERATION_CONFIG, json.dumps(generation, indent=1).encode())]
+    write_folder(folder, raw, files, tokenizer_files)
 
 
 def _build(cls, raw: dict, overrides: dict):
@@ -280,77 +235,6 @@ def _build(cls, raw: dict, overrides: dict):
     return cls(**{**known, **overrides})
 
 
-def _public_fields(config: BertConfig | Mt5Config) -> dict:
+def _public_fields(config: BertConfig | Mt5Config | MarianConfig) -> dict:
     raw = dataclasses.asdict(config)
     return {key: value for key, value in raw.items() if key not in ("dtype", "remat")}
-
-
-def _stored_as(dtype: str, tensors: weight_maps.Tensors) -> weight_maps.Tensors:
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f"stored {dtype!r} must be 'float32' or 'float16'")
-    return {name: tensor.astype(dtype) for name, tensor in tensors.items()}
-
-
-def _weight_files(
-    weights: list[weight_maps.Weight],
-    tensors: weight_maps.Tensors,
-    file_format: str,
-    max_shard_bytes: int,
-) -> Iterator[tuple[str, bytes]]:
-    """Yields (file name, content), one shard in memory at a time."""
-    if file_format == "msgpack":
-        yield (
-            MSGPACK,
-            serialization.msgpack_serialize(weight_maps.published_to_flax(weights, tensors)),
-        )
-        return
-    if file_format != "safetensors":
-        raise ValueError(f"file_format {file_format!r} must be 'safetensors' or 'msgpack'")
-    shards: list[weight_maps.Tensors] = [{}]
-    for name, tensor in tensors.items():
-        if (
-            shards[-1]
-            and sum(t.nbytes for t in shards[-1].values()) + tensor.nbytes > max_shard_bytes
-        ):
-            shards.append({})
-        shards[-1][name] = tensor
-    place_of = {}
-    for i, shard in enumerate(shards):
-        name = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        place_of |= dict.fromkeys(shard, name)
-        content = safetensors.numpy.save(shard, {"format": "pt"})
-        yield (SAFETENSORS if len(shards) == 1 else name), content
-    if len(shards) > 1:
-        total = sum(tensor.nbytes for tensor in tensors.values())
-        index = {"metadata": {"total_size": total}, "weight_map": place_of}
-        yield INDEX, json.dumps(index, indent=1).encode()
-
-
-def _write_folder(
-    folder: Pathlike,
-    raw: dict,
-    files: Iterable[tuple[str, bytes]],
-    tokenizer_files: Iterable[Pathlike],
-) -> None:
-    """Fills a temporary sibling and renames it, so no half-written folder ever has the name."""
-    folder = epath.Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.parent / f"{folder.name}.{k}-{os.getpid()}" for k in ("tmp", "old"))
-    temporary.mkdir()
-    try:
-        for name, content in files:
-            with atomic_write(temporary / name, "wb") as file:
-                file.write(content)
-        write_json(temporary / "config.json", raw)
-        for path in map(epath.Path, tokenizer_files):
-            if not path.exists():
-                raise InputError(f"{path}: no such tokenizer file")
-            path.copy(temporary / path.name)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    except BaseException:
-        temporary.rmtree()
-        raise
-    if old.exists():
-        old.rmtree()

@@ -16,6 +16,7 @@ KINDS = {
     "command": "command:'apertium -u spa-eng', a program that reads a line and writes a line",
     "google": "google, Google Cloud Translation (needs credentials and consent to pay)",
     "marian": "marian:FOLDER, a Marian model of the Hugging Face hub or trained here",
+    "opus": "opus, the OPUS-MT model of each language pair from the Hugging Face hub",
     "file": "file:PATH, finished translations in a .jsonl or .tsv file",
 }
 
@@ -97,7 +98,7 @@ def open_translator(
     project, "" = that of the credentials. A file is its own cache and is not put under another.
     """
     kind, _, value = spec.partition(":")
-    if kind not in KINDS or (kind != "google" and not value.strip()):
+    if kind not in KINDS or (kind not in ("google", "opus") and not value.strip()):
         raise InputError(
             f"--translator={spec!r} names no translator; write one of: " + "; ".join(KINDS.values())
         )
@@ -114,6 +115,10 @@ def open_translator(
         from clmrc_jax.translate.google import GoogleTranslator
 
         translator = GoogleTranslator(consent=consent, project=project)
+    elif kind == "opus":
+        from clmrc_jax.translate.opus_models import OpusTranslator
+
+        translator = OpusTranslator()
     else:
         from clmrc_jax.translate.marian_translator import MarianTranslator
 

@@ -107,13 +107,13 @@ def test_dpr_checkpoint_gives_each_tower(bert_tensors):
 def test_every_wrong_weight_is_named_with_both_shapes(bert_tensors):
     del bert_tensors["encoder.layer.1.attention.self.query.weight"]
     bert_tensors["encoder.layer.0.output.dense.weight"] = np.zeros((32, 65), np.float32)
-    bert_tensors["qa_outputs.weight"] = np.zeros((2, 32), np.float32)
+    bert_tensors["classifier.weight"] = np.zeros((2, 32), np.float32)
     with pytest.raises(ValueError) as error:
         weight_maps.bert_from_published(BERT, bert_tensors)
     message = str(error.value)
     assert "missing    encoder.layer.1.attention.self.query.weight [32, 32]" in message
     assert "encoder.layer.0.output.dense.weight: expected [32, 64], found [32, 65]" in message
-    assert "unexpected qa_outputs.weight [2, 32]" in message
+    assert "unexpected classifier.weight [2, 32]" in message
     assert "config.json" in message
 
 

@@ -1,5 +1,6 @@
 """One smoke run of the main command, shared by all tests that look at a finished workdir."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,7 +9,10 @@ import pytest
 from etils import epath
 
 from clmrc_jax.pipelines import corpora
+from clmrc_jax.pipelines.clmrc import Clmrc
+from clmrc_jax.pipelines.clmrc_settings import clmrc_settings
 from clmrc_jax.pipelines.models import train_vocabulary
+from clmrc_jax.pipelines.stages import Run
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +76,83 @@ def vocabulary(smoke_corpus, tmp_path_factory):
     texts = [f"{passage.title} {passage.text}" for passage in smoke_corpus.store]
     train_vocabulary(texts, folder, vocab_size=2500)
     return str(folder)
+
+
+TINY_READER = (
+    "--config.format.max_length=64",
+    "--config.format.source_length=64",
+    "--config.format.doc_stride=32",
+    "--config.format.max_query_length=24",
+    "--config.data.max_source=6",
+    "--config.data.max_target=4",
+    "--config.data.max_evaluate=4",
+    "--config.source_recipe.epochs=0.5",
+    "--config.target_recipe.epochs=3.0",
+    "--config.training.save_every=2",
+    "--config.model.vocabulary=600",
+)
+
+
+@pytest.fixture(scope="session")
+def train_reader(launch):
+    """train_reader(workdir, *flags, config=..) -> (exit status, stdout, stderr): a tiny run.
+
+    `train_reader.start` returns its running process instead.
+    """
+
+    def start(workdir, *flags, config="configs/dual_bert.py:smoke"):
+        return launch(
+            "tpu_train", f"--config={config}", f"--workdir={workdir}", *TINY_READER, *flags
+        )
+
+    def run(workdir, *flags, **options):
+        process = start(workdir, *flags, **options)
+        out, err = process.communicate()
+        return process.returncode, out, err
+
+    run.start = start
+    return run
+
+
+@pytest.fixture(scope="session")
+def reading_run(train_reader, tmp_path_factory):
+    """Workdir of a finished run of two systems, cascade and dual_squad; look, do not write.
+
+    Beside it lie stdout.txt and stderr.txt.
+    """
+    workdir = tmp_path_factory.mktemp("reading") / "workdir"
+    status, out, err = train_reader(workdir, "--config.systems=('cascade', 'dual_squad')")
+    assert status == 0, err
+    (workdir.parent / "stdout.txt").write_text(out)
+    (workdir.parent / "stderr.txt").write_text(err)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def reading_config(repository):
+    """reading_config(preset, **{dotted key: value}): a config of configs/dual_bert.py."""
+    path = repository / "configs" / "dual_bert.py"
+    spec = importlib.util.spec_from_file_location("dual_bert_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def make(preset="smoke", **changes):
+        config = module.get_config(preset)
+        config.update_from_flattened_dict(changes)
+        return config
+
+    make.module = module
+    return make
+
+
+@pytest.fixture
+def begin_reading(reading_config, tmp_path):
+    """begin_reading(**{dotted key: value}): a run of `cascade` in tmp_path/w, nothing trained."""
+
+    def make(**changes):
+        config = reading_config(systems=("cascade",))
+        config.model.sizes = {}
+        config.update_from_flattened_dict(changes)
+        return Clmrc(clmrc_settings(config), Run(tmp_path / "w", quiet=True))
+
+    return make

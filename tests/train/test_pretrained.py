@@ -19,6 +19,7 @@ from flax import serialization
 from clmrc_jax.files import InputError
 from clmrc_jax.models import bert
 from clmrc_jax.models.biencoder import pool
+from clmrc_jax.models.marian import MarianSearch
 from clmrc_jax.train import pretrained
 
 BERTS, T5S = ("bert_wide", "bert_deep"), ("mt5_square", "mt5_narrow", "t5_tied")
@@ -179,6 +180,72 @@ def test_broken_msgpack_and_missing_shard_are_named(golden, tmp_path):
     shard.unlink()
     with pytest.raises(InputError, match=f"{shard.name}, which is missing"):
         pretrained.load_bert(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("name", ["marian_swish", "marian_relu", "marian_gelu"])
+def test_exported_marian_folder_holds_what_transformers_wrote(golden, tmp_path, name):
+    config, params = pretrained.load_marian(golden / name)
+    search = MarianSearch(num_beams=3, max_length=30, length_penalty=0.6, banned=(4,))
+    pretrained.save_marian(tmp_path / "export", config, params, search)
+    theirs = safetensors.numpy.load_file(golden / name / "model.safetensors")
+    ours = safetensors.numpy.load_file(tmp_path / "export/model.safetensors")
+    assert ours.keys() == theirs.keys()
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    written = json.loads((tmp_path / "export/config.json").read_text())
+    original = json.loads((golden / name / "config.json").read_text())
+    left_out = {"bos_token_id", "decoder_layerdrop", "encoder_layerdrop", "is_decoder"}
+    left_out |= {"transformers_version", "use_cache"}
+    assert set(original) - set(written) == left_out
+    for key in set(written) & set(original):
+        assert written[key] == original[key], key
+    again, back = pretrained.load_marian(tmp_path / "export")
+    assert again == config and pretrained.load_marian_search(tmp_path / "export") == search
+    assert_equal_trees(back, params)
+
+
+def test_published_marian_folders_may_hold_copies_and_leave_out_the_bias(golden, tmp_path):
+    shutil.copytree(golden / "marian_relu", tmp_path / "old")
+    path = tmp_path / "old/model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    del tensors["final_logits_bias"]
+    tensors["lm_head.weight"] = tensors["model.shared.weight"].copy()
+    for stack in ("encoder", "decoder"):
+        tensors[f"model.{stack}.embed_tokens.weight"] = tensors["model.shared.weight"].copy()
+        tensors[f"model.{stack}.embed_positions.weight"] = np.zeros((16, 24), np.float32)
+    safetensors.numpy.save_file(tensors, path)
+    _, params = pretrained.load_marian(tmp_path / "old")
+    _, expected = pretrained.load_marian(golden / "marian_relu")
+    assert not params["final_logits"]["bias"].any()
+    assert_equal_trees(params | {"final_logits": expected["final_logits"]}, expected)
+
+
+def test_marian_search_has_the_defaults_of_generate_and_reads_old_configs(golden, tmp_path):
+    plain = pretrained.load_marian_search(golden / "marian_relu")
+    assert plain == MarianSearch(num_beams=1, max_length=20, renormalize=False)
+    shutil.copytree(golden / "marian_relu", tmp_path / "old")
+    edit_config(tmp_path / "old", num_beams=6, max_length=512, bad_words_ids=[[40]])
+    found = pretrained.load_marian_search(tmp_path / "old")
+    assert (found.num_beams, found.max_length, found.banned) == (6, 512, (40,))
+    edit_config(tmp_path / "old", bad_words_ids=[[40, 3]])
+    with pytest.raises(InputError, match="bans phrases"):
+        pretrained.load_marian_search(tmp_path / "old")
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings is False"),
+        ({"normalize_before": True}, "normalize_before is True"),
+        ({"activation_function": "tanh"}, "activation_function 'tanh': choose one of swish"),
+        ({"model_type": "bart"}, "model_type is 'bart', expected marian"),
+        ({"encoder_layers": 2}, "missing    model.encoder.layers.1"),
+    ],
+)
+def test_other_models_are_not_taken_for_marian(golden, tmp_path, changes, match):
+    shutil.copytree(golden / "marian_relu", tmp_path / "model")
+    edit_config(tmp_path / "model", **changes)
+    with pytest.raises(InputError, match=match):
+        pretrained.load_marian(tmp_path / "model")
 
 
 def test_unknown_folder_and_unreachable_hub_say_what_to_do(tmp_path, monkeypatch):

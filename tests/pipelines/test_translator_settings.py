@@ -1,0 +1,33 @@
+"""The config of a translator's training as checked settings."""
+
+import pytest
+
+from clmrc_jax.files import InputError
+from clmrc_jax.models.marian import MarianSearch
+from clmrc_jax.pipelines.translator_settings import translator_settings
+
+CONFIG = {"task": "translator", "name": "t", "seed": 0, "directions": ["en-es"]}
+
+
+def test_config_becomes_settings():
+    settings = translator_settings(
+        {**CONFIG, "train": [["en-es", "a.tsv"]], "search": {"num_beams": 2}, "buckets": [8, 16]}
+    )
+    assert settings.train == (("en-es", "a.tsv"),) and settings.buckets == (8, 16)
+    assert settings.search == MarianSearch(num_beams=2) and settings.directions == ("en-es",)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"directions": ("en",)}, "direction 'en'"),
+        ({"directions": ("en-en",)}, "direction 'en-en'"),
+        ({"directions": ()}, "directions is empty"),
+        ({"train": (("en-es",),)}, r"train: \('en-es',\) is not"),
+        ({"batchsize": 3}, "batchsize does not exist; known here: .*batch_tokens"),
+        ({"search": {"beams": 3}}, "search.beams does not exist"),
+    ],
+)
+def test_bad_settings_say_what_to_do(wrong, message):
+    with pytest.raises(InputError, match=message):
+        translator_settings({**CONFIG, **wrong})
