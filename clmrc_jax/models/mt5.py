@@ -319,10 +319,21 @@ def decode_step(config: Mt5Config, params, cache, tokens, position):
 
 
 def reorder_cache(cache, parents):
-    """Gathers the answer's keys and values by beam; parents: int [N], rows of the old cache."""
+    """Gathers the answer's keys and values by beam; parents: int [N], rows of the old cache.
+
+    A parent belongs to the same source, so each source gathers among its own beams: batches
+    sharded by source stay where they are, where a gather over all rows would send the cache round.
+    """
+    batch = cache["encoder_mask"].shape[0]
+    beams = parents.shape[0] // batch
+    own = (parents % beams).reshape(batch, beams, 1, 1, 1)
+
+    def move(x):
+        grouped = x.reshape(batch, beams, *x.shape[1:])
+        return jnp.take_along_axis(grouped, own, axis=1).reshape(x.shape)
 
     def gather(layer):
-        moved = {name: layer[name][parents] for name in ("self_key", "self_value")}
+        moved = {name: move(layer[name]) for name in ("self_key", "self_value")}
         return {**layer, **moved}
 
     return {k: v if k == "encoder_mask" else gather(v) for k, v in cache.items()}

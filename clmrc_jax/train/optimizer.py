@@ -1,4 +1,4 @@
-"""AdamW and Adafactor, learning rate schedules, decay mask, clipping.
+"""AdamW, BERT's own Adam and Adafactor, learning rate schedules, decay mask, clipping.
 
 The transform never contains the learning rate or the number of steps: both come with each
 step, so one compiled train step serves every round of training, whatever its length.
@@ -7,8 +7,10 @@ step, so one compiled train step serves every round of training, whatever its le
 import dataclasses
 import math
 import re
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from clmrc_jax.files import InputError
@@ -23,13 +25,16 @@ NO_DECAY = r".*(^|/)(bias|scale)"
 class OptimizerConfig:
     """What updates the parameters.
 
-    name: "adamw" (Loshchilov & Hutter 2019) or "adafactor" (Shazeer & Stern 2018).
+    name: "adamw" (Loshchilov & Hutter 2019), "adafactor" (Shazeer & Stern 2018) or
+        "official_adam", the released BERT code's AdamW without bias correction.
     learning_rate: its peak.  schedule: "linear" or "cosine" decay to `end_factor` times the
-        peak at the end, or "constant"; each after `warmup_steps` of linear growth.
+        peak at the end, or "constant"; each after `warmup_steps` of linear growth. "official"
+        is the cosine of the released Dual BERT, see `schedule`.
     weight_decay: decoupled, times the learning rate; not on parameters whose whole path
         matches `no_decay` (biases, scales of norms).
     clip_norm: largest L2 norm of the whole gradient (all parameters, all devices); 0 = off.
-    b1, b2, eps: AdamW's.  eps stands outside the root.
+    b1, b2, eps: AdamW's and official_adam's.  eps stands outside the root; None is 1e-8 for
+        AdamW and 1e-6 for official_adam, as published.
     decay_rate, clipping_threshold, parameter_scale, min_factored: Adafactor's second-moment
         exponent, update clipping (RMS per parameter), whether steps are relative to a
         parameter's RMS, and the smallest dimension that is factored.
@@ -45,7 +50,7 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     b1: float = 0.9
     b2: float = 0.999
-    eps: float = 1e-8
+    eps: float | None = None
     decay_rate: float = 0.8
     clipping_threshold: float = 1.0
     parameter_scale: bool = True
@@ -68,13 +73,26 @@ def schedule(config: OptimizerConfig, step: int, total_steps: int) -> float:
 
     Warm-up reaches the peak at update `warmup_steps`; the first update is
     1 / (warmup_steps + 1) of it, not 0. A decay would reach its end at update `total_steps`.
+
+    "official": step / warmup_steps during warm-up, so that the first update is 0, then the value
+    of a cosine over all `total_steps`, not shifted by the warm-up: with 10 % of warm-up the rate
+    falls at once from the peak to 0.976 of it. Kept because published runs had it.
     """
+    if config.schedule == "official":
+        return config.learning_rate * _official_factor(config, step, total_steps)
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
     span = max(1, total_steps - config.warmup_steps)
     done = min(1.0, (step - config.warmup_steps) / span)
     end = config.end_factor
     return config.learning_rate * (end + (1 - end) * _DECAYS[config.schedule](done))
+
+
+def _official_factor(config, step, total_steps):
+    if step < config.warmup_steps:
+        return step / config.warmup_steps
+    end = config.end_factor
+    return end + (1 - end) * _DECAYS["official"](min(1.0, step / max(1, total_steps)))
 
 
 def decay_mask(config: OptimizerConfig, params):
@@ -103,8 +121,34 @@ def global_norm(gradients) -> jax.Array:
     return optax.tree.norm(gradients)
 
 
+class UncorrectedAdamState(NamedTuple):
+    """First and second moments, trees shaped like the parameters."""
+
+    mu: optax.Updates
+    nu: optax.Updates
+
+
 def _adamw(config):
-    return [optax.scale_by_adam(config.b1, config.b2, config.eps)]
+    eps = 1e-8 if config.eps is None else config.eps
+    return [optax.scale_by_adam(config.b1, config.b2, eps)]
+
+
+def _official_adam(config):
+    """m / (sqrt(v) + eps), moments from zero and never corrected for it (BERT's optimiser)."""
+    eps = 1e-6 if config.eps is None else config.eps
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return UncorrectedAdamState(zeros, jax.tree.map(jnp.zeros_like, params))
+
+    def update(gradients, state, params=None):
+        del params
+        mu = optax.tree.update_moment(gradients, state.mu, config.b1, 1)
+        nu = optax.tree.update_moment(gradients, state.nu, config.b2, 2)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
+        return updates, UncorrectedAdamState(mu, nu)
+
+    return [optax.GradientTransformation(init, update)]
 
 
 def _adafactor(config):
@@ -119,9 +163,10 @@ def _adafactor(config):
     return transforms
 
 
-_TRANSFORMS = {"adamw": _adamw, "adafactor": _adafactor}
+_TRANSFORMS = {"adamw": _adamw, "adafactor": _adafactor, "official_adam": _official_adam}
 _DECAYS = {
     "linear": lambda done: 1.0 - done,
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
     "constant": lambda done: 1.0,
+    "official": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }

@@ -49,7 +49,7 @@ def make_start(transform, abstract: TrainState) -> Callable[[dict], TrainState]:
     init = jax.jit(transform.init, out_shardings=places.opt_state)
 
     def start(params) -> TrainState:
-        params = jax.device_put(params, places.params, may_alias=False)
+        params = shardings_of.place(params, places.params, may_alias=False)
         return TrainState(jax.device_put(jnp.int32(0), places.step), params, init(params))
 
     return start

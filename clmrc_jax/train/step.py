@@ -11,6 +11,16 @@ from clmrc_jax.files import InputError
 LossFn = Callable[[dict, dict, jax.Array], tuple[jax.Array, dict]]
 
 
+def base_key(seed: int, mesh: Mesh) -> jax.Array:
+    """The random key that a training's dropout comes from; each step folds its number in.
+
+    On TPUs the hardware's generator ("rbg"): the default one, threefry, costs about as much as
+    the layers themselves to run and to compile. Its numbers depend on the device mesh.
+    """
+    on_tpu = mesh.devices.flat[0].platform == "tpu"
+    return jax.random.key(seed, impl="rbg" if on_tpu else None)
+
+
 def gradients(loss_fn: LossFn, params, batch: dict, key, accumulate: int, mesh: Mesh):
     """(loss, metrics, gradients) of the whole global batch.
 

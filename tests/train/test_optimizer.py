@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from clmrc_jax.files import InputError
+from clmrc_jax.sharding import DEFAULT_RULES as RULES
+from clmrc_jax.sharding import make_mesh
 from clmrc_jax.train import optimizer
 from clmrc_jax.train.optimizer import OptimizerConfig
+from clmrc_jax.train.state import abstract_state
 
 RNG = np.random.default_rng(0)
 
@@ -55,6 +58,37 @@ def test_adamw_matches_float64_reference_with_clipping_and_decay_mask():
         np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
 
 
+def test_official_adam_matches_float64_reference_without_bias_correction():
+    config = OptimizerConfig(name="official_adam", weight_decay=0.01)
+    start, rates = params(), [0.1, 0.05, 0.02]
+    gradients = [jax.tree.map(lambda p: RNG.normal(size=p.shape), start) for _ in rates]
+
+    def reference(path, value):
+        first, second = np.zeros_like(value), np.zeros_like(value)
+        name = path[-1].key
+        for gradient, rate in zip(gradients, rates):
+            gradient = clipped(gradient, 1.0)[path[0].key][name]
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            decay = 0.01 * value if name == "kernel" else 0.0
+            value = value - rate * (first / (np.sqrt(second) + 1e-6) + decay)
+        return value
+
+    expected = jax.tree_util.tree_map_with_path(reference, start)
+    found = run(config, start, gradients, rates)
+    for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(found)):
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6)
+
+
+def test_official_adam_state_lies_where_its_parameters_lie():
+    mesh = make_mesh(4, 2)
+    tree = {"dense": {"kernel": jax.ShapeDtypeStruct((4, 6), jnp.float32)}}
+    transform = optimizer.make_transform(OptimizerConfig(name="official_adam"))
+    abstract = abstract_state(tree, transform, mesh, [("dense/kernel", (None, "heads"))], RULES)
+    moments = [x for x in jax.tree.leaves(abstract.opt_state) if x.shape == (4, 6)]
+    assert [tuple(x.sharding.spec) for x in moments] == [(None, "model")] * 2
+
+
 def test_adafactor_matches_float64_reference():
     config = OptimizerConfig(name="adafactor", clip_norm=0, min_factored=4)
     start, rates = params(), [0.1, 0.05, 0.02]
@@ -89,6 +123,12 @@ def test_adafactor_matches_float64_reference():
         ({"schedule": "linear", "end_factor": 0.2}, {3: 1.0, 8: 0.6, 13: 0.2}),
         ({"schedule": "cosine"}, {0: 0.25, 3: 1.0, 8: 0.5, 13: 0.0}),
         ({"schedule": "constant"}, {0: 0.25, 3: 1.0, 12: 1.0}),
+        # a cosine over all 13 updates that starts where the warm-up ends
+        (
+            {"schedule": "official"},
+            {0: 0.0, 1: 1 / 3, 2: 2 / 3, 3: 0.5 + 0.5 * np.cos(3 * np.pi / 13), 13: 0.0, 20: 0.0},
+        ),
+        ({"schedule": "official", "warmup_steps": 0}, {0: 1.0, 13: 0.0}),
         ({"schedule": "linear", "warmup_steps": 0}, {0: 1.0, 12: 1 / 13}),
     ],
 )
@@ -96,6 +136,12 @@ def test_schedule_values_by_hand(settings, expected):
     config = OptimizerConfig(**({"learning_rate": 1.0, "warmup_steps": 3} | settings))
     for step, rate in expected.items():
         assert optimizer.schedule(config, step, 13) == pytest.approx(rate, abs=1e-12)
+
+
+def test_official_schedule_jumps_at_the_end_of_a_tenth_of_warm_up():
+    config = OptimizerConfig(schedule="official", learning_rate=1.0, warmup_steps=100)
+    before, after = (optimizer.schedule(config, step, 1000) for step in (99, 100))
+    assert before == pytest.approx(0.99) and after == pytest.approx(0.9755, abs=1e-4)
 
 
 def test_decay_mask_spares_biases_and_every_norm_scale():

@@ -1,0 +1,79 @@
+"""`.npz` files with the released code's variables."""
+
+import importlib.util
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from clmrc_jax.files import InputError
+from clmrc_jax.models import dual_bert
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.train import official_weights
+
+REFERENCE = pathlib.Path(__file__).parents[1] / "models" / "dual_bert_reference.py"
+spec = importlib.util.spec_from_file_location("dual_bert_reference", REFERENCE)
+reference = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(reference)
+
+BERT = BertConfig(
+    vocab_size=40,
+    hidden_size=12,
+    num_hidden_layers=reference.SIZES["layers"],
+    num_attention_heads=reference.HEADS,
+    intermediate_size=20,
+    max_position_embeddings=16,
+)
+CONFIG = dual_bert.official(BERT)
+VARIABLES = reference.random_variables(seed=7)
+
+
+def save(path, variables):
+    np.savez(path, **{name: np.float32(value) for name, value in variables.items()})
+    return path
+
+
+def test_loaded_model_computes_what_the_reference_computes_from_the_same_variables(tmp_path):
+    prefixed = {f"var/{name}": value for name, value in VARIABLES.items()}
+    path = save(tmp_path / "model.npz", prefixed | {"in/ids": np.zeros(3)})
+    params = official_weights.load_dual_bert(path, CONFIG, prefix="var/")
+    batch = reference.random_batch()
+    expected = reference.run(VARIABLES, reference.OFFICIAL, batch)
+    found = jax.jit(dual_bert.forward, static_argnums=0)(CONFIG, params, batch)
+    for name in ("start_logits", "end_logits", "source_start_logits", "lambda"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=2e-5)
+
+
+def test_encoder_is_read_whatever_head_the_file_holds(tmp_path):
+    variables = {name: v for name, v in VARIABLES.items() if name.startswith("bert/")}
+    variables |= {"cls/squad/output_weights": np.zeros((2, 12)), "cls/squad/output_bias": [0, 1]}
+    path = save(tmp_path / "squad.npz", variables)
+    encoder = official_weights.load_encoder(path, BERT)
+    reader = official_weights.load_span_reader(path, BERT)
+    for a, b in zip(jax.tree.leaves(encoder), jax.tree.leaves(reader["bert"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(reader["head"]["bias"], [0, 1])
+
+
+def test_errors_name_the_file_and_the_variables(tmp_path):
+    with pytest.raises(InputError, match="none.npz: no such file"):
+        official_weights.load_dual_bert(tmp_path / "none.npz", CONFIG)
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(InputError, match="text.npz: not a whole .npz file"):
+        official_weights.load_dual_bert(tmp_path / "text.npz", CONFIG)
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(InputError, match="one.npy: not a whole .npz file"):
+        official_weights.load_dual_bert(tmp_path / "one.npy", CONFIG)
+    partial = {k: v for k, v in VARIABLES.items() if not k.startswith("source/")}
+    path = save(tmp_path / "partial.npz", partial | {"other": np.zeros(2)})
+    with pytest.raises(InputError) as error:
+        official_weights.load_dual_bert(path, CONFIG)
+    for part in ("partial.npz", "missing    source/cls/squad/output_weights", "unexpected other"):
+        assert part in str(error.value)
+
+
+def test_pickled_arrays_are_refused(tmp_path):
+    np.savez(tmp_path / "objects.npz", **{"bert/x": np.array([{}], dtype=object)})
+    with pytest.raises(InputError, match="objects.npz: not a whole .npz file"):
+        official_weights.load_encoder(tmp_path / "objects.npz", BERT)
