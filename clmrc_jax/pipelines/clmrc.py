@@ -1,0 +1,226 @@
+"""CLMRC from questions to scores: the systems of the paper, phase by phase, top down.
+
+    questions -> [ system: phase -> phase ... -> read every evaluation set -> score ] -> report
+
+    zero_shot    train on the source language (SQuAD)                     Table 2, row 9
+    plain        train on the target language                             rows 6, 7
+    cascade      source, then target                                      row 10
+    mixed        both together                                            row 11
+    dual         Dual BERT on the target set with its translation         row 8
+    dual_squad   source, then Dual BERT, which inherits the encoder       row 12
+    bt_*         back-translation, see pipelines/back_translation.py      rows 1-5
+
+Every stage leaves its files in the workdir and is skipped when the same command runs again; the
+source phase is trained once for all systems of a run. On several hosts all processes train and
+read together, and process 0 writes what is single.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+from clmrc_jax import hosts, sharding
+from clmrc_jax.data.mrc_examples import MrcExample
+from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.evaluate.golds import Gold
+from clmrc_jax.files import InputError, read_json, write_json, write_jsonl
+from clmrc_jax.pipelines import back_translation
+from clmrc_jax.pipelines.clmrc_data import EvaluationSet, load_reading_sets
+from clmrc_jax.pipelines.clmrc_settings import SCORERS, SYSTEMS, ClmrcSettings
+from clmrc_jax.pipelines.models import tokenizer_files
+from clmrc_jax.pipelines.reader import Model, Reader, make_reader, saved_reader
+from clmrc_jax.pipelines.settings import plain
+from clmrc_jax.pipelines.stages import Run
+from clmrc_jax.train import readers
+from clmrc_jax.train.span_recipe import Recipe
+
+# What must agree where one encoder goes on from another's weights.
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+
+
+class Clmrc:
+    """One run: the question sets, the reader with its compiled functions, and the systems."""
+
+    def __init__(self, settings: ClmrcSettings, run: Run):
+        self.settings, self.run = settings, run
+        self.mesh = sharding.make_mesh(**settings.mesh)
+        self.rules = {**sharding.DEFAULT_RULES, **settings.rules}
+        self.sets = load_reading_sets(settings.data)
+        self.sets.check(settings.phases())
+        self.reader, self.start = make_reader(self)
+        trained_on = [phase for x in settings.systems for phase in SYSTEMS.get(x, ())]
+        if settings.source_model and "source" in trained_on:
+            _ = self.source_params  # one that does not fit is refused before any training
+
+    def train(self) -> None:
+        """All systems, each to its scores."""
+        for system in self.settings.systems:
+            if system in back_translation.SYSTEMS:
+                back_translation.run(self, system)
+                continue
+            params, model = self.start, self.reader.bert
+            for phase in SYSTEMS[system]:
+                params, model = self.phase(system, phase, params)
+            self.read(system, self.span_answers(model, params))
+
+    def span_answers(self, model: Model, params: dict, asked: Callable | None = None) -> Callable:
+        """What `read` needs of a span model.
+
+        asked(evaluation): the questions it gets, if others than the set's own.
+        """
+
+        def answers(evaluation):
+            examples = asked(evaluation) if asked else evaluation.examples
+            return self.reader.read(model, params, examples, evaluation.name)
+
+        return answers
+
+    @functools.cached_property
+    def source_reader(self) -> tuple[Reader, Model, dict]:
+        """(reader, model, parameters) of the source language: `source_model`, or trained here."""
+        if not self.settings.source_model:
+            return self.reader, self.reader.bert, self.source_params
+        saved = self._saved_source()
+        return saved_reader(self, saved), saved.bert, saved.params
+
+    def phase(self, system: str, phase: str, params: dict) -> tuple[dict, Model]:
+        """One training of a system, from `params`; returns its (parameters, model)."""
+        if phase == "source":
+            return self.source_params, self.reader.bert
+        model = self.reader.dual if phase == "bilingual" else self.reader.bert
+        return self._fit_phase(f"{system}/train", phase, model, params), model
+
+    def _fit_phase(self, name: str, phase: str, model: Model, params: dict) -> dict:
+        s = self.settings
+        recipe = s.source_recipe if phase == "source" else s.target_recipe
+        examples = functools.partial(self.sets.of, phase)
+        return self.fit(name, model, params, examples, recipe, self._seed(phase))
+
+    @functools.cached_property
+    def source_params(self) -> dict:
+        """The plain reader of the source language, to go on from: `source_model`, or trained."""
+        if self.settings.source_model:
+            return self._given_source()
+        return self._fit_phase("source", "source", self.reader.bert, self.start)
+
+    def _given_source(self) -> dict:
+        folder, saved = self.settings.source_model, self._saved_source()
+        sizes = [
+            {name: getattr(c, name) for name in _SIZES} for c in (saved.bert, self.reader.bert)
+        ]
+        if sizes[0] != sizes[1]:
+            raise InputError(
+                f"source_model {folder}: an encoder of {_differences(*sizes)} than model.pretrained, "
+                "and these systems go on training it: give the encoder that it was trained from"
+            )
+        texts = [t for x in self.sets.evaluation[0].examples[:20] for t in (x.question, x.context)]
+        if load_tokenizer(folder).encode_batch(texts) != self.reader.tokenizer.encode_batch(texts):
+            raise InputError(
+                f"source_model {folder} has another vocabulary than this run's "
+                f"({self.reader.tokenizer_folder}); set model.tokenizer to the source model's"
+            )
+        self.run.say(f"source: {folder}")
+        return saved.params
+
+    def _saved_source(self) -> readers.SavedReader:
+        folder, sizes = self.settings.source_model, self.settings.model.sizes
+        computed = {name: sizes[name] for name in ("dtype", "remat") if name in sizes}
+        saved = readers.load_reader(folder, **computed)
+        if saved.dual is not None:
+            raise InputError(f"source_model {folder} is a Dual BERT; give a plain reader's folder")
+        return saved
+
+    def fit(
+        self,
+        name: str,
+        model: Model,
+        params: dict,
+        examples: Callable[[], list[MrcExample]],
+        recipe: Recipe,
+        seed: int,
+    ) -> dict:
+        """One training as the stage `name`; returns the parameters. examples(): its questions."""
+
+        def work(folder):
+            first = self.reader.init(model, seed, params)
+            trained, counts = self.reader.train(
+                model, first, examples(), recipe, seed=seed, workdir=folder
+            )
+            self._save(folder / "model", model, trained)
+            return counts
+
+        self.stage(name, work)
+        return readers.load_reader(self.run.path(name, "model")).params
+
+    def read(
+        self, system: str, answers: Callable[[EvaluationSet], Mapping[str, list[dict]]]
+    ) -> None:
+        """Answers every evaluation set and scores it. answers(set) -> id -> n-best, best first."""
+
+        def work(folder):
+            summary = {}
+            for evaluation in self.sets.evaluation:
+                found = answers(evaluation)
+                if not hosts.is_first():
+                    continue
+                predictions = {id: entries[0]["text"] for id, entries in found.items()}
+                write_json(folder / f"{evaluation.name}.json", predictions)
+                write_json(folder / f"{evaluation.name}.nbest.json", found)
+                scores = self._scores(evaluation, predictions)
+                write_jsonl(folder / f"{evaluation.name}.scores.jsonl", scores.questions)
+                summary[evaluation.name] = _summary(scores.extras)
+            if hosts.is_first():
+                write_json(folder / "scores.json", summary)
+            return {f"{name} {k}": v for name, row in summary.items() for k, v in row.items()}
+
+        self.stage(f"{system}/read", work)
+
+    def _scores(self, evaluation: EvaluationSet, predictions: dict[str, str]):
+        golds = [_gold(example) for example in evaluation.examples]
+        return SCORERS[evaluation.scorer](golds, predictions, self.settings.scorer)
+
+    def scores(self) -> dict[str, dict]:
+        """System -> evaluation set -> {"em", "f1", "average", "count"}, of the finished systems."""
+        paths = {s: self.run.path(s, "read", "scores.json") for s in self.settings.systems}
+        return {system: read_json(path) for system, path in paths.items() if path.exists()}
+
+    def _save(self, folder, model: Model, params: dict) -> None:
+        reading = {"format": plain(self.settings.format), "decoding": plain(self.settings.decoding)}
+        whole = sharding.fetch(params)
+        if hosts.is_first():
+            files = tokenizer_files(self.reader.tokenizer_folder)
+            readers.save_reader(folder, model, whole, files, reading)
+
+    def stage(self, name: str, work) -> dict:
+        """A stage of the run; it depends on all settings but the run's name and its systems."""
+        settings = plain(self.settings)
+        for field in ("name", "systems"):  # more systems may be added to a workdir later
+            settings.pop(field)
+        return self.run.stage(name, {"stage": name} | settings, work)
+
+    def _seed(self, phase: str) -> int:
+        return self.settings.seed * 100 + ("source", "target", "mixed", "bilingual").index(phase)
+
+
+def _gold(example: MrcExample) -> Gold:
+    answers = () if example.impossible else tuple(answer.text for answer in example.answers)
+    return Gold(example.id, example.lang, answers)
+
+
+def _summary(extras: dict) -> dict[str, float]:
+    """The numbers of one prediction file, percent; `average` is that of EM and F1."""
+    em, f1 = extras["em"], extras["f1"]
+    return {"em": em, "f1": f1, "average": (em + f1) / 2, "count": extras["count"]}
+
+
+def _differences(found: dict, wanted: dict) -> str:
+    """What differs between two models' sizes, in words."""
+    pairs = ((name, found[name], wanted[name]) for name in found)
+    return "other sizes (" + ", ".join(f"{n} {a}, not {b}" for n, a, b in pairs if a != b) + ")"

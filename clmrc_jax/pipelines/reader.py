@@ -1,0 +1,277 @@
+"""Span readers as one object: train on windows, read questions. Plain reader and Dual BERT alike."""
+
+import collections
+import functools
+
+import jax
+
+from clmrc_jax import sharding
+from clmrc_jax.data import span_decoding, span_features
+from clmrc_jax.data.mrc_examples import MrcExample
+from clmrc_jax.data.pipeline import make_dataset
+from clmrc_jax.data.span_windows import SpanFormat
+from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.files import InputError
+from clmrc_jax.models import bert, dual_bert, span_head
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.dual_bert import DualBertConfig
+from clmrc_jax.pipelines.clmrc_settings import Decoding, ReaderTraining
+from clmrc_jax.pipelines.models import placed, source_folder, train_vocabulary
+from clmrc_jax.pipelines.settings import plain
+from clmrc_jax.progress import track
+from clmrc_jax.train import pretrained
+from clmrc_jax.train.loop import Trainer
+from clmrc_jax.train.span_objectives import dual_span_objective, span_objective
+from clmrc_jax.train.span_recipe import Recipe
+
+Model = BertConfig | DualBertConfig
+
+
+class Reader:
+    """Encoder sizes, tokenizer and format of a run, and the functions compiled for them.
+
+    bert: the plain reader's config.   dual: Dual BERT's, on the same encoder.
+    Raises InputError for windows longer than the encoder's positions.
+    """
+
+    def __init__(
+        self,
+        bert: BertConfig,
+        dual: DualBertConfig,
+        format: SpanFormat,
+        training: ReaderTraining,
+        decoding: Decoding,
+        tokenizer_folder: str,
+        mesh: jax.sharding.Mesh,
+        rules: dict,
+    ):
+        longest = max(format.max_length, format.source_length)
+        if longest > bert.max_position_embeddings:
+            raise InputError(
+                f"max_length {format.max_length} or source_length {format.source_length} is more "
+                f"than the encoder's {bert.max_position_embeddings} positions; shorten them"
+            )
+        decoding.check_format(format)
+        self.bert, self.dual, self.format = bert, dual, format
+        self.training, self.decoding = training, decoding
+        self.mesh, self.rules, self.tokenizer_folder = mesh, rules, tokenizer_folder
+        self.tokenizer = load_tokenizer(tokenizer_folder)
+        # The result lies whole on every device, so that every host can read it.
+        compiled = functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
+        self._predict = {
+            bert: compiled(functools.partial(span_head.predict, bert)),
+            dual: compiled(functools.partial(dual_bert.predict, dual)),
+        }
+
+    def init(self, model: Model, seed: int, params: dict) -> dict:
+        """First parameters of a phase from those of the phase before.
+
+        A plain reader goes on with its head; Dual BERT inherits the encoder alone, as published.
+        """
+        key = jax.random.key(seed)
+        if isinstance(model, DualBertConfig):
+            return dual_bert.init(model, key, params["bert"])
+        return params if "head" in params else span_head.init(model, key, params["bert"])
+
+    def train(
+        self,
+        model: Model,
+        params: dict,
+        examples: list[MrcExample],
+        recipe: Recipe,
+        *,
+        seed: int,
+        workdir,
+    ) -> tuple[dict, dict]:
+        """Trains on the windows of `examples`; continues where it was killed.
+
+        returns: parameters, counts {"questions", "windows", "steps", "loss"} and, where questions
+        were left out, how many for which reason.
+        """
+        dual, left_out = isinstance(model, DualBertConfig), collections.Counter()
+        rows = self._windows(examples, dual, training=True, counts=left_out)
+        make = span_features.dual_batches if dual else span_features.span_batches
+        objective = dual_span_objective(model) if dual else span_objective(model)
+        axes = dual_bert.PARAM_AXES if dual else span_head.PARAM_AXES
+        steps = max(1, recipe.steps(len(rows)))
+        index, count = sharding.batch_slice(self.mesh)
+        data = make_dataset(
+            rows,
+            batch_size=recipe.batch_size,
+            seed=seed,
+            transform=make(self.tokenizer, self.format),
+            host_index=index,
+            host_count=count,
+        )
+        trainer = Trainer(
+            objective,
+            recipe.optimizer_config(len(rows)),
+            self.mesh,
+            axes,
+            self.rules,
+            self.training.accumulate,
+        )
+        result = trainer.fit(
+            placed(params, axes, self.mesh, self.rules),
+            data,
+            steps=steps,
+            seed=seed,
+            workdir=workdir,
+            name="reader",
+            log_every=self.training.log_every,
+            save_every=self.training.save_every,
+            flops_per_batch=3 * forward_flops(model, self.format, recipe.batch_size),
+        )
+        counts = {"questions": len(examples), "windows": len(rows), "steps": steps}
+        return result.params, counts | dict(+left_out) | {"loss": result.metrics["loss"]}
+
+    def read(
+        self, model: Model, params: dict, examples: list[MrcExample], description: str = ""
+    ) -> dict[str, list[dict]]:
+        """n-best answers of every question, best first; gold answers are not looked at.
+
+        All processes call it with the same questions, work on each batch together, and get all
+        answers.
+
+        returns: id -> [{"text", "probability", "start_logit", "end_logit", "start", "end"}]
+        """
+        dual = isinstance(model, DualBertConfig)
+        rows = self._windows(examples, dual, training=False)
+        axes = dual_bert.PARAM_AXES if dual else span_head.PARAM_AXES
+        params = placed(params, axes, self.mesh, self.rules)
+        devices = self.mesh.shape["data"]
+        size = -(-self.training.predict_batch // devices) * devices
+        # Windows of similar length share a batch, which is padded no further than need be.
+        order = sorted(range(len(rows)), key=lambda i: _length(rows[i]))
+        transform, scores = self._prediction(dual), [None] * len(rows)
+        parts = [order[first : first + size] for first in range(0, len(order), size)]
+        for part in track(parts, f"read {description}"):
+            filled = [rows[i] for i in part] + [None] * (size - len(part))
+            batch = self._own_rows(transform(filled, None, 0))
+            with sharding.activate(self.mesh, self.rules):
+                start, end = jax.device_get(self._predict[model](params, batch))
+            for place, row in enumerate(part):
+                scores[row] = start[place], end[place]
+        return self._answers(examples, [row[0] if dual else row for row in rows], scores)
+
+    def _own_rows(self, batch: dict) -> dict[str, jax.Array]:
+        """A batch on the mesh, of which this process gives its slice of the rows."""
+        index, count = sharding.batch_slice(self.mesh)
+        share = len(batch["valid"]) // count
+        own = {k: array[index * share : (index + 1) * share] for k, array in batch.items()}
+        return sharding.place_batch(self.mesh, own)
+
+    def _prediction(self, dual: bool):
+        """The batches' transform, with a few padded lengths to choose from."""
+        target, source = (_buckets(x) for x in (self.format.max_length, self.format.source_length))
+        if not dual:
+            return span_features.span_batches(self.tokenizer, self.format, target)
+        # Sides of one length share one call of the encoder; more shapes would cost compilations.
+        return span_features.dual_batches(self.tokenizer, self.format, target[-1:], source[-1:])
+
+    def _windows(self, examples, dual: bool, training: bool, counts=None) -> list:
+        """Windows of all examples, or pairs of target and source windows."""
+        make = span_features.dual_windows if dual else span_features.span_windows
+        return make(examples, self.tokenizer, self.format, training=training, counts=counts)
+
+    def _answers(self, examples, windows, scores) -> dict[str, list[dict]]:
+        grouped: dict[int, list] = {i: [] for i in range(len(examples))}
+        for window, score in zip(windows, scores):
+            grouped[window.example].append((window, *score))
+        d = self.decoding
+        return {
+            examples[i].id: span_decoding.decode(
+                examples[i],
+                [window for window, _, _ in found],
+                [start for _, start, _ in found],
+                [end for _, _, end in found],
+                n_best=d.n_best,
+                max_answer_length=d.max_answer_length,
+                text=d.text,
+                null_threshold=d.null_threshold,
+            )
+            for i, found in grouped.items()
+        }
+
+
+def forward_flops(model: Model, format: SpanFormat, rows: int) -> float:
+    """Operations of one forward pass over `rows` full windows (2 per multiply-add).
+
+    Dual BERT: the encoder over both sides; four projections, the attentions of SAA and the two
+    span vectors of lambda.
+    """
+    if not isinstance(model, DualBertConfig):
+        return bert.forward_flops(model, rows, format.max_length)
+    target, source, e = format.max_length, format.source_length, model.bert.hidden_size
+    encoder = sum(bert.forward_flops(model.bert, rows, length) for length in (target, source))
+    projections = 4 * e * e * (target + source)
+    squares = target**2 + source**2
+    attention = 4 * e * (target * source + (squares if model.adaptive else 0) + squares)
+    return encoder + float(rows * (projections + attention))
+
+
+def _length(row) -> int:
+    """Tokens of a window, or of the target window of a pair."""
+    window = row[0] if isinstance(row, tuple) else row
+    return len(window.tokens)
+
+
+def _buckets(longest: int) -> tuple[int, ...]:
+    """Padded lengths: quarters of the longest, down to 64 tokens."""
+    quarters = (longest * quarter // 4 for quarter in (1, 2, 3))
+    return (*(length for length in quarters if length >= 64), longest)
+
+
+def make_reader(clmrc) -> tuple[Reader, dict]:
+    """The reader of a run and its first parameters {"bert"}."""
+    s = clmrc.settings
+    folder = source_folder(s.model, "bert")
+    tokenizer = s.model.tokenizer or folder or _trained_vocabulary(clmrc)
+    if folder:
+        config, weights = pretrained.load_bert(folder, **s.model.sizes)
+    else:
+        vocabulary = {"vocab_size": load_tokenizer(tokenizer).vocab_size}
+        config = BertConfig(**vocabulary | s.model.sizes)
+        weights = bert.init(config, jax.random.key(s.seed))
+    reader = Reader(
+        config,
+        s.dual_bert(config),
+        s.format,
+        s.training,
+        s.decoding,
+        tokenizer,
+        clmrc.mesh,
+        clmrc.rules,
+    )
+    return reader, {"bert": weights}
+
+
+def _trained_vocabulary(clmrc) -> str:
+    """Folder of a SentencePiece vocabulary trained on the run's own texts."""
+    sets, size = clmrc.sets, clmrc.settings.model.vocabulary
+    examples = (*sets.source, *sets.target, *sets.bilingual)
+    sides = (*examples, *(x.source for x in examples if x.source))
+
+    def work(folder):
+        texts = dict.fromkeys(text for x in sides for text in (x.question, x.context))
+        return {"pieces": train_vocabulary(texts, folder, vocab_size=size)}
+
+    name = f"vocabulary_{size}"
+    made_from = {"size": size, "data": plain(clmrc.settings.data)}
+    clmrc.run.stage(name, made_from, work, alone=True)
+    return str(clmrc.run.path(name))
+
+
+def saved_reader(clmrc, saved) -> Reader:
+    """A reader of another encoder than the run's, from `train.readers.load_reader`."""
+    s = clmrc.settings
+    return Reader(
+        saved.bert,
+        s.dual_bert(saved.bert),
+        s.format,
+        s.training,
+        s.decoding,
+        s.source_model,
+        clmrc.mesh,
+        clmrc.rules,
+    )

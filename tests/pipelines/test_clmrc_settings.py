@@ -1,0 +1,161 @@
+"""Configs of reading comprehension: presets that build, and mistakes found before any work."""
+
+import importlib.util
+
+import pytest
+
+from clmrc_jax.evaluate.mrc_published import TABLES
+from clmrc_jax.files import InputError
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, clmrc_settings
+from clmrc_jax.pipelines.sweep_points import load_sweep
+
+
+@pytest.fixture(scope="module")
+def configs(repository):
+    """{"dual_bert": module, "back_translation": module}"""
+    found = {}
+    for name in ("dual_bert", "back_translation"):
+        path = repository / "configs" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"config_{name}", path)
+        found[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found[name])
+    return found
+
+
+@pytest.fixture
+def settings(reading_config):
+    """settings(preset, **{dotted key: value}) of configs/dual_bert.py."""
+    return lambda preset="smoke", **changes: clmrc_settings(reading_config(preset, **changes))
+
+
+def test_every_preset_builds_and_is_named_after_itself(configs):
+    for name in configs["dual_bert"].PRESETS:
+        made = clmrc_settings(configs["dual_bert"].get_config(name))
+        assert made.name == f"dual_bert:{name}" and set(made.systems) <= set(SYSTEMS)
+    module = configs["back_translation"]
+    systems = clmrc_settings(module.get_config()).systems
+    assert systems == tuple(BACK_TRANSLATION)
+    for name in module.ROWS:
+        config = module.get_config(name)
+        with pytest.raises(InputError, match="costs money.*consent=True"):
+            clmrc_settings(config)
+        config.translation.consent = True
+        assert clmrc_settings(config).name == f"back_translation:{name}"
+    for module in configs.values():
+        with pytest.raises(ValueError, match="has no preset 'big'"):
+            module.get_config("big")
+
+
+def test_every_published_row_has_a_preset_and_shows_its_numbers(configs):
+    wanted = {row.preset for rows in TABLES.values() for row in rows}
+    ours = {name: module.PUBLISHED for name, module in configs.items()}
+    assert wanted - {x for x in wanted if x.startswith("ref_")} <= set().union(*ours.values())
+    assert ours["dual_bert"]["t2_08"]["drcd_dev em"] == 84.5
+    assert ours["back_translation"]["t2_05"]["cmrc_test f1"] == 86.8
+    assert (
+        "cmrc_dev em 67.3, cmrc_dev f1 87.5" in configs["dual_bert"].ROWS["t4_no_dynlambda"].__doc__
+    )
+
+
+@pytest.mark.parametrize(
+    "config, sweep, points",
+    [
+        ("dual_bert", "table2", 7 * 3),
+        ("dual_bert", "table3", 3),
+        ("dual_bert", "table4", 6 * 3),
+        ("dual_bert", "figure3_squad", 12 * 5),
+        ("dual_bert", "figure3_drcd", 10 * 5),
+        ("dual_bert", "demo", 3),
+        ("back_translation", "table2", 5 * 3),
+        ("back_translation", "table3", 2 * 3),
+    ],
+)
+def test_sweeps_load_with_published_numbers_and_a_baseline(repository, config, sweep, points):
+    found = load_sweep(str(repository / "configs" / f"{config}.py"), sweep)
+    assert len(found.points) == points
+    assert sweep == "demo" or all(point.published for point in found.points)
+    assert not found.baseline or found.baseline in {point.preset for point in found.points}
+
+
+def test_ablations_change_what_they_say(settings):
+    changed = {
+        "t4_no_aux": ("lambda_mode", "none"),
+        "t4_no_dynlambda": ("lambda_mode", "const"),
+        "t4_no_saa": ("adaptive", False),
+    }
+    full = vars(settings("t4_full").dual_bert(BertConfig()))
+    for preset, (name, value) in changed.items():
+        other = vars(settings(preset).dual_bert(BertConfig()))
+        assert {k: v for k, v in other.items() if full[k] != v} == {name: value}
+
+
+def test_official_preset_is_the_released_code_throughout(settings):
+    made = settings("official")
+    dual = made.dual_bert(BertConfig())
+    assert (dual.residual, dual.lambda_mode, dual.equal_lengths) == ("source", "official_dot", True)
+    assert (made.format.mode, made.decoding.text, made.data.locate) == ("official",) * 2 + (
+        "first",
+    )
+    assert (made.target_recipe.optimizer, made.target_recipe.schedule) == (
+        "official_adam",
+        "official",
+    )
+
+
+def test_phases_are_the_training_sets_that_the_systems_need(settings):
+    both = settings(systems=("zero_shot", "plain", "dual_squad"))
+    assert both.phases() == ["source", "target", "bilingual"]
+    assert settings(systems=("dual_squad",), source_model="folder").phases() == ["bilingual"]
+
+
+FILE = ("f.json", "ja")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"systems": ("plain", "magic")},
+            r"systems .*magic.*choose from zero_shot, plain, .*bt_raw",
+        ),
+        ({"systems": ()}, "at least one"),
+        ({"dual.mode": "papers"}, "dual.mode 'papers': choose one of paper, official"),
+        ({"dual.residual": "both"}, "config dual: residual 'both'.*target, source"),
+        ({"dual.saa_chunk": 8, "dual.saa": "explicit"}, "config dual: saa_chunk"),
+        ({"dual.lambda_group_size": 3}, "lambda_group_size 3 does not divide the 8 rows"),
+        ({"dual.mode": "official", "format.source_length": 64}, "128 and source_length 64 differ"),
+        ({"dual.residual": "source", "format.source_length": 64}, "residual='source' need equal"),
+        ({"scorer": "lenient"}, "scorer 'lenient': choose one of legacy, fixed"),
+        ({"decoding.text": "words"}, "text 'words': choose one of offsets, official"),
+        ({"decoding.text": "official"}, "needs windows of format.mode 'official', not 'paper'"),
+        ({"decoding.n_best": 0}, "config decoding.n_best is 0"),
+        ({"format.mode": "own"}, "config format.mode 'own'"),
+        ({"format.doc_stride": 0}, "config format.doc_stride is 0"),
+        ({"target_recipe.optimizer": "sgd"}, "target_recipe: optimizer name 'sgd'"),
+        ({"source_recipe.schedule": "steps"}, "source_recipe: optimizer schedule 'steps'"),
+        ({"target_recipe.batch_size": 0}, "target_recipe: batch_size and epochs must be positive"),
+        ({"training.accumulate": 3}, "batch_size 8 does not divide into training.accumulate 3"),
+        ({"training.predict_batch": 0}, "config training.predict_batch is 0"),
+        ({"data.kind": "web"}, "config data.kind 'web': choose one of world_facts, files"),
+        ({"data.locate": "last"}, "config data.locate 'last'"),
+        ({"data.source": "xx"}, "xx"),
+        ({"data.article_share": 1.0}, r"article_share is 1.0; it must be in \[0, 1\)"),
+        ({"data.max_target": -1}, "max_target is -1"),
+        ({"data.source_train": ("f.json", "en")}, r"source_train has an entry 'f.json'"),
+        (
+            {"data.bilingual_train": (FILE,)},
+            r"bilingual_train has an entry .*every entry is .path, language, so",
+        ),
+        ({"data.evaluate": (("dev", *FILE, "bleu"),)}, "evaluate 'dev': scorer 'bleu': choose one"),
+        ({"data.evaluate": (("a", *FILE, "drcd"),) * 2}, "evaluate 'a': every set needs a name"),
+        ({"data.evaluate": (("train", *FILE, "drcd"),)}, "evaluate 'train'"),
+        ({"data.evaluate": (("a/b", *FILE, "drcd"),)}, "evaluate 'a/b'"),
+        ({"systems": ("bt_raw",)}, "translation.forward is '', and back-translation needs a trans"),
+        ({"systems": ("bt_raw",), "translation.forward": "babel:x"}, "command:'apertium"),
+        ({"translation.start": "middle"}, "config translation.start 'middle'"),
+    ],
+)
+def test_mistakes_are_found_before_any_work_and_say_what_to_do(settings, changes, message):
+    with pytest.raises(InputError, match=message):
+        settings(**changes)
