@@ -4,9 +4,14 @@ Two tables decide placement. A model's PARAM_AXES names the logical axes of ever
 `(path regex, ("embed", "heads", "kv"))`; the config's rules map a logical axis to mesh axes,
 `{"heads": "model"}`. Joining them gives one PartitionSpec per parameter, or an error that names
 the parameter. FSDP is the rule `{"embed": "data"}`; tensor parallelism is a `model` axis > 1.
+
+With several processes the mesh spans them all. Training uses the whole mesh; inference runs on
+`local_mesh`, every process alone with its share of the work and its `local_view` of the weights.
 """
 
 import contextlib
+import functools
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +19,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from clmrc_jax.files import InputError
+
+_log = logging.getLogger(__name__)
 
 Rules = Mapping[str, str | tuple[str, ...] | None]
 ParamAxes = Sequence[tuple[str, tuple[str | None, ...]]]
@@ -31,6 +39,9 @@ DEFAULT_RULES: Rules = {
     "length": None,
     "relpos_buckets": None,
 }
+# A vocabulary has as many rows as its texts needed, mBERT's 105,879: nobody can choose a mesh
+# that divides it. Then the table is cut along its other dimension, see `param_specs`.
+VOCABULARY = "vocab"
 
 
 def make_mesh(data: int = -1, model: int = 1, devices: Sequence | None = None) -> Mesh:
@@ -78,7 +89,9 @@ def param_specs(abstract_params, param_axes: ParamAxes, rules: Rules = DEFAULT_R
     abstract_params: arrays or ShapeDtypeStructs. A row of `param_axes` matches a parameter
     when its regex matches the end of the path from a name on ("query/kernel" matches
     "layers_0/attention/query/kernel"), so one model's table serves models that contain it.
-    mesh: when given, every sharded dimension must divide by its mesh axes.
+    mesh: when given, every sharded dimension must divide by its mesh axes. A vocabulary alone
+    may fail to: its mesh axes move to another dimension of the same parameter (the columns of
+    an embedding table), or the parameter stays whole, and the log says so.
     Raises InputError naming the parameter when no row or several rows match, for a wrong
     number of axes, an axis without a rule, a mesh axis used twice, or an indivisible size.
     """
@@ -87,6 +100,7 @@ def param_specs(abstract_params, param_axes: ParamAxes, rules: Rules = DEFAULT_R
     for path, leaf in flatten_paths(abstract_params).items():
         axes = _matching_axes(path, leaf.shape, rows)
         spec = PartitionSpec(*(_mesh_axes(path, axis, rules) for axis in axes))
+        spec = _turn_vocabulary(path, leaf.shape, axes, spec, mesh)
         _check_spec(path, leaf.shape, axes, spec, mesh)
         specs.append(spec)
     return jax.tree.unflatten(jax.tree.structure(abstract_params), specs)
@@ -124,6 +138,36 @@ def _names(entry) -> tuple[str, ...]:
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
+def _turn_vocabulary(path, shape, axes, spec, mesh) -> PartitionSpec:
+    """`spec`, the mesh axes of an indivisible vocabulary moved to a dimension that they divide."""
+    if mesh is None or VOCABULARY not in axes:
+        return spec
+    at = axes.index(VOCABULARY)
+    moved = _names(spec[at])
+    if shape[at] % _ways(mesh, moved) == 0:
+        return spec
+    entries, place = [*spec], "held whole by every device"
+    entries[at] = None
+    for i, axis in enumerate(axes):
+        together = (*_names(spec[i]), *moved)
+        if i != at and shape[i] % _ways(mesh, together) == 0:
+            entries[i], place = together, f"cut along {axis!r} ({shape[i]}) instead"
+            break
+    _note(f"{path}: {shape[at]} rows of vocabulary do not divide over {moved}, {place}")
+    return PartitionSpec(*entries)
+
+
+@functools.cache
+def _note(text: str) -> None:
+    """A warning that is given once, however often the specs are computed."""
+    _log.warning(text)
+
+
+def _ways(mesh, names) -> int:
+    """Devices along these mesh axes; axes that the mesh lacks are `_check_spec`'s to report."""
+    return math.prod(mesh.shape.get(name, 1) for name in names)
+
+
 def _check_spec(path, shape, axes, spec, mesh):
     used = [name for entry in spec for name in _names(entry)]
     twice = {name for name in used if used.count(name) > 1}
@@ -138,7 +182,7 @@ def _check_spec(path, shape, axes, spec, mesh):
             raise InputError(
                 f"axis rule {axis!r} -> {unknown[0]!r}: the mesh has only {tuple(mesh.shape)}"
             )
-        ways = math.prod(mesh.shape[name] for name in _names(entry)) if mesh is not None else 1
+        ways = 1 if mesh is None else _ways(mesh, _names(entry))
         if size % ways:
             raise InputError(
                 f"parameter {path} {tuple(shape)}: axis {axis!r} of size {size} does not divide "
@@ -197,21 +241,104 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_slice(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): which of `count` equal slices of a global batch this process reads.
+
+    Usually (process index, process count). Where the `model` axis reaches over processes, those
+    that hold the same rows of the batch read the same slice.
+    Raises InputError when processes share some of their rows only.
+    """
+    rows = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    held = [frozenset(np.nonzero(rows == p)[0].tolist()) for p in range(jax.process_count())]
+    slices = sorted(set(held), key=min)
+    if sum(map(len, slices)) != mesh.shape["data"] or len({len(part) for part in slices}) > 1:
+        raise InputError(
+            f"mesh {dict(mesh.shape)}: its 'model' axis cuts across hosts of "
+            f"{jax.local_device_count()} devices; use a model size that divides the devices of a "
+            f"host, or is a multiple of them"
+        )
+    return slices.index(held[jax.process_index()]), len(slices)
+
+
 def place_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Global arrays from this process's rows of a batch.
 
-    batch: name -> [local rows, ...]; the global batch joins the rows of all processes.
+    batch: name -> [local rows, ...], its `batch_slice`; the global batch joins all slices.
     Raises InputError when the global rows do not divide over the data axis.
     """
-    ways, processes = mesh.shape["data"], jax.process_count()
+    ways, slices = mesh.shape["data"], batch_slice(mesh)[1]
     for name, array in batch.items():
-        if array.ndim == 0 or array.shape[0] * processes % ways:
-            rows = "no rows" if array.ndim == 0 else f"{array.shape[0] * processes} rows"
+        if array.ndim == 0 or array.shape[0] * slices % ways:
+            rows = "no rows" if array.ndim == 0 else f"{array.shape[0] * slices} rows"
             raise InputError(
                 f"batch array {name!r} has {rows}, which do not divide over the {ways} devices of "
                 f"the data axis; use a batch size that is a multiple of {ways}, or a smaller data axis"
             )
     sharding = batch_sharding(mesh)
-    if processes == 1:  # the same result as below, in one call for all arrays
+    if jax.process_count() == 1:  # the same result as below, in one call for all arrays
         return jax.device_put(dict(batch), sharding)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def place(tree, shardings, *, may_alias: bool | None = None):
+    """A tree of arrays on the devices, each leaf as the tree `shardings` says.
+
+    Host values must be equal on all processes, each of which copies its own devices' parts and
+    no more. may_alias: False for copies of what already is in its place, as in `jax.device_put`.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings, may_alias=may_alias)
+
+    def one(leaf, sharding):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding, may_alias=may_alias)
+        host = np.asarray(leaf, jax.dtypes.canonicalize_dtype(np.result_type(leaf)))
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(one, tree, shardings)
+
+
+def fetch(tree):
+    """A tree of whole numpy arrays, wherever they lie; all processes must call it together."""
+
+    def one(leaf):
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_addressable or leaf.is_fully_replicated
+        ):
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(leaf)
+
+    return jax.tree.map(one, tree)
+
+
+def local_mesh(mesh: Mesh) -> Mesh:
+    """The part of a mesh that this process's devices form; with one process all of it."""
+    return mesh if jax.process_count() == 1 else mesh.local_mesh
+
+
+def local_view(tree, mesh: Mesh):
+    """Arrays on `mesh` as arrays on `local_mesh(mesh)`, for programs of this process alone.
+
+    What several processes hold parts of (FSDP) is gathered first, over the devices; the rest is
+    the same memory, so the view must be dropped before the arrays are donated. All processes
+    must call it together; what is local already, or with one process anything, is returned.
+    """
+    leaves = jax.tree.leaves(tree)
+    if all(not isinstance(leaf, jax.Array) or leaf.is_fully_addressable for leaf in leaves):
+        return tree
+    local = local_mesh(mesh)
+    inside = {name for name in mesh.shape if mesh.shape[name] == local.shape[name]}
+
+    def kept(leaf) -> PartitionSpec:
+        names = (tuple(n for n in _names(entry) if n in inside) for entry in leaf.sharding.spec)
+        return PartitionSpec(*(part or None for part in names))
+
+    def view(leaf):
+        parts = [shard.data for shard in leaf.addressable_shards]
+        sharding = NamedSharding(local, leaf.sharding.spec)
+        return jax.make_array_from_single_device_arrays(leaf.shape, sharding, parts)
+
+    places = jax.tree.map(lambda x: NamedSharding(mesh, kept(x)), tree)
+    # One program for all leaves: several with collectives in flight can deadlock on the CPU.
+    gathered = jax.block_until_ready(jax.jit(lambda x: x, out_shardings=places)(tree))
+    return jax.tree.map(view, gathered)

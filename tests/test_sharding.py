@@ -1,8 +1,13 @@
+import importlib.util
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from clmrc_jax import sharding
@@ -74,6 +79,45 @@ def test_param_specs_faulty_table_names_the_parameter(rows, message):
 def test_param_specs_indivisible_axis_names_parameter_and_remedy():
     with pytest.raises(InputError, match="dense/bias.*'mlp' of size 15.*over 2.*map 'mlp' to"):
         sharding.param_specs(abstract(mlp=15), AXES, mesh=sharding.make_mesh(4, 2))
+
+
+def bert_specs(mesh, rules=sharding.DEFAULT_RULES, heads=4):
+    """Specs of a BERT whose 45 rows of vocabulary no mesh divides."""
+    config = bert.BertConfig(
+        vocab_size=45,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=heads,
+        intermediate_size=16,
+    )
+    params = jax.eval_shape(lambda key: bert.init(config, key), jax.random.key(0))
+    axes = (AxisType.Auto,) * 2
+    specs = sharding.param_specs(
+        params, bert.PARAM_AXES, rules, AbstractMesh(mesh, ("data", "model"), axes)
+    )
+    return specs["embeddings"]["word_embeddings"]["embedding"]
+
+
+def test_param_specs_indivisible_vocabulary_is_cut_along_the_other_dimension_and_says_so(caplog):
+    sharding._note.cache_clear()
+    assert bert_specs((4, 2)) == bert_specs((4, 2)) == P(None, "model")
+    (record,) = caplog.records  # once, although computed twice
+    text = "word_embeddings/embedding: 45 rows of vocabulary do not divide over ('model',), cut"
+    assert text in record.message and "along 'embed' (16) instead" in record.message
+
+
+def test_param_specs_indivisible_vocabulary_joins_fsdp_where_that_divides(caplog):
+    sharding._note.cache_clear()
+    fsdp = {**sharding.DEFAULT_RULES, "embed": "data"}
+    assert bert_specs((4, 2), fsdp) == P(None, ("data", "model"))
+    assert bert_specs((8, 4), fsdp) == P(None, "data")  # 16 columns do not divide over 32
+    assert "held whole by every device" in caplog.records[-1].message
+    assert bert_specs((8, 1), fsdp) == P("model", "data")  # nothing to divide
+
+
+def test_param_specs_more_ways_than_heads_name_both():
+    with pytest.raises(InputError, match="key/bias.*'heads' of size 4 does not divide over 8"):
+        bert_specs((1, 8))
 
 
 def test_param_specs_row_matches_only_at_a_name_boundary():
@@ -148,3 +192,31 @@ def test_activate_gives_logical_constraints_a_meaning():
     with sharding.activate(mesh):
         y = jax.jit(constrained)(jnp.ones((8, 4)))
     assert y.sharding.is_equivalent_to(jax.NamedSharding(mesh, P("data", "model")), 2)
+
+
+def golden_maker():
+    path = pathlib.Path(__file__).parent / "golden" / "make_partition_specs.py"
+    spec = importlib.util.spec_from_file_location("make_partition_specs", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_specs_of_the_presets_are_the_golden_ones():
+    """A change shows as a diff of tests/golden/partition_specs; make_partition_specs.py makes them."""
+    maker = golden_maker()
+    models = maker.models()
+    assert {f"{name}.json" for name in models} == {path.name for path in maker.FOLDER.iterdir()}
+    for name, (params, axes) in models.items():
+        golden = json.loads((maker.FOLDER / f"{name}.json").read_text())
+        assert maker.table(params, axes) == golden, name
+
+
+def test_one_process_reads_whole_batches_and_sees_its_arrays_as_they_are():
+    mesh = sharding.make_mesh(4, 2)
+    assert sharding.batch_slice(mesh) == (0, 1) and sharding.local_mesh(mesh) is mesh
+    tree = {"a": np.arange(8.0), "b": {"c": np.ones((4, 2))}}
+    shardings = jax.tree.map(lambda x: jax.NamedSharding(mesh, P("data")), tree)
+    placed = sharding.place(tree, shardings)
+    assert placed["a"].sharding.spec == P("data") and sharding.local_view(placed, mesh) is placed
+    jax.tree.map(np.testing.assert_array_equal, sharding.fetch(placed), tree)

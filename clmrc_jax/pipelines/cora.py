@@ -4,13 +4,15 @@
                 -> mine (not after the last round) -> answer -> evaluate ] -> report
 
 Every stage leaves its files in the workdir and is skipped when the same command runs again.
+On several hosts all processes run the stages together: training is over the whole mesh,
+encoding and answering go on in every process with its share, and process 0 writes what is single.
 """
 
 import random
 
 import numpy as np
 
-from clmrc_jax import sharding
+from clmrc_jax import hosts, sharding
 from clmrc_jax.data.qa_examples import Question
 from clmrc_jax.evaluate.language_id import score_language
 from clmrc_jax.evaluate.normalize import normalized_match
@@ -38,6 +40,7 @@ class Cora:
             "corpus",
             plain(settings.corpus),
             lambda folder: corpora.prepare(settings.corpus, folder),
+            alone=True,
         )
         self.corpus_counts = counts
         self.corpus = corpora.Corpus.open(run.path("corpus"))
@@ -72,7 +75,8 @@ class Cora:
                 self._retriever_params, self.corpus.store, folder / "embeddings"
             )
             scores = self._gold_recall(embeddings)
-            write_json(folder / "gold_recall.json", scores)
+            if hosts.is_first():
+                write_json(folder / "gold_recall.json", scores)
             return scores["macro"]
 
         self.run.stage("zero_shot", plain(self.settings), work)
@@ -116,11 +120,15 @@ class Cora:
         self._stage(round, "index", work)
 
     def _open_index(self, embeddings, folder):
+        """The index and its recall; None on processes that have no part in the search."""
         i = self.settings.index
+        together = i.kind == "exact"  # over all devices; the other kinds search on one host
+        if not (together or hosts.is_first()):
+            return None, 1.0
         return open_index(
             i.kind,
             embeddings,
-            mesh=self.mesh,
+            mesh=self.mesh if together else sharding.local_mesh(self.mesh),
             folder=folder / i.kind,
             scann=i.scann,
             max_rows_on_device=i.max_rows_on_device,
@@ -144,9 +152,10 @@ class Cora:
                     self._retriever_params, [(q.question, q.lang) for q in questions]
                 )
                 k = min(self.settings.index.top_k, len(self.corpus.store))
-                scores, rows = index.search(vectors, k)
-                path = folder / f"{split}.jsonl"
-                counts[split] = write_run(path, questions, scores, rows, self.corpus.store)
+                found = None if index is None else index.search(vectors, k)
+                if hosts.is_first():
+                    path = folder / f"{split}.jsonl"
+                    counts[split] = write_run(path, questions, *found, self.corpus.store)
             return counts
 
         self._stage(round, "retrieved", work)
@@ -230,6 +239,8 @@ class Cora:
                 beams=1,
                 description="label passages with mGEN",
             )
+            if not hosts.is_first():
+                return {}
             mined = list(mining.mined_rows(candidates, predictions, rules, round))
             write_jsonl(folder / "mined.jsonl", mined)
             count = write_jsonl(folder / "training.jsonl", mining.merge(training, mined, rules))
@@ -254,15 +265,15 @@ class Cora:
             texts, scores, survived = self.generator.answer(
                 self._generator_params, [_item(row) for row in rows]
             )
-            ids = [row["q_id"] for row in rows]
-            write_json(folder / f"{split}.json", dict(zip(ids, texts)))
-            write_json(folder / f"{split}.scores.json", dict(zip(ids, scores)))
+            found = {"": texts, ".scores": scores}
             if self.settings.evaluation.closed_book:
                 items = [(row["question"], row["lang"], []) for row in rows]
-                closed, _, _ = self.generator.answer(
+                found[".closed_book"], _, _ = self.generator.answer(
                     self._generator_params, items, description="answer closed book"
                 )
-                write_json(folder / f"{split}.closed_book.json", dict(zip(ids, closed)))
+            ids = [row["q_id"] for row in rows]
+            for name, values in found.items() if hosts.is_first() else ():
+                write_json(folder / f"{split}{name}.json", dict(zip(ids, values)))
             offered = self.settings.generator_format.passages
             return {"answers": len(texts), "survived": float(np.mean(survived)), "offered": offered}
 
@@ -292,7 +303,8 @@ class Cora:
             if self.settings.generate:
                 metrics |= self._answer_metrics(round, golds)
                 shown["f1"] = metrics["answers"]["macro"]["f1"]
-            write_json(folder / "metrics.json", metrics)
+            if hosts.is_first():
+                write_json(folder / "metrics.json", metrics)
             return shown
 
         self._stage(round, "scores", work)

@@ -47,21 +47,21 @@ def training_state_bytes(
     matrices. Accumulation sums into a second tree of gradients.
     """
     state = abstract_state(_shapes(init), make_transform(optimizer), mesh, axes, rules)
-    parameters = _device_bytes(state.params)
+    parameters = device_bytes(state.params)
     return {
         "parameters": parameters,
         "gradients": parameters * (2 if accumulate > 1 else 1),
-        "optimizer": _device_bytes(state.opt_state),
+        "optimizer": device_bytes(state.opt_state),
     }
 
 
-def _device_bytes(tree) -> int:
+def device_bytes(tree) -> int:
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
     )
 
 
-def _attention_bytes(pairs: float, itemsize: int) -> float:
+def attention_bytes(pairs: float, itemsize: int) -> float:
     """Per query-key pair: float32 probability, dropout's mask, and what is left, to multiply."""
     return pairs * (FLOAT32 + 1 + itemsize)
 
@@ -75,7 +75,7 @@ def bert_layer_bytes(config: BertConfig, rows: float, length: int) -> float:
     itemsize = jnp.dtype(config.dtype).itemsize
     width = 10 * config.hidden_size + 2 * config.intermediate_size
     pairs = rows * config.num_attention_heads * length**2
-    return rows * length * width * itemsize + _attention_bytes(pairs, itemsize)
+    return rows * length * width * itemsize + attention_bytes(pairs, itemsize)
 
 
 def bert_training_bytes(config: BertConfig, rows: float, length: int) -> float:
@@ -100,7 +100,7 @@ def mt5_encoder_layer_bytes(config: Mt5Config, rows: float, source: int) -> floa
     inner = config.num_heads * config.d_kv
     width = 6 * config.d_model + 4 * inner + 4 * config.d_ff
     pairs = rows * config.num_heads * source**2
-    return rows * source * width * itemsize + _attention_bytes(pairs, itemsize)
+    return rows * source * width * itemsize + attention_bytes(pairs, itemsize)
 
 
 def mt5_decoder_layer_bytes(config: Mt5Config, rows: float, source: int, target: int) -> float:
@@ -109,7 +109,7 @@ def mt5_decoder_layer_bytes(config: Mt5Config, rows: float, source: int, target:
     inner = config.num_heads * config.d_kv
     own = mt5_encoder_layer_bytes(config, rows, target)
     cross = rows * (target * (3 * config.d_model + 2 * inner) + source * 2 * inner) * itemsize
-    return own + cross + _attention_bytes(rows * config.num_heads * target * source, itemsize)
+    return own + cross + attention_bytes(rows * config.num_heads * target * source, itemsize)
 
 
 def mt5_training_bytes(

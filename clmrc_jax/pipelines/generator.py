@@ -1,11 +1,12 @@
 """mGEN as one object: train, answer, label. Its compiled functions serve all rounds."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
+from clmrc_jax import hosts, sharding
 from clmrc_jax.data.generator_features import (
     GeneratorFormat,
     encode_sources,
@@ -17,7 +18,6 @@ from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.models import decoding, mt5
 from clmrc_jax.models.mt5 import Mt5Config
 from clmrc_jax.progress import Meter
-from clmrc_jax.sharding import batch_sharding
 from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.objectives import seq2seq_objective
 from clmrc_jax.train.optimizer import OptimizerConfig
@@ -34,6 +34,7 @@ class GeneratorTraining:
         only after this epoch of the initial round (CORA footnote 2).
     synthetic_share: probability of such a row, per English question and language (spec 4.2).
     label_smoothing: really applied (the reference accepts and ignores it).
+    generate_batch: sources answered at once by a process.
     beams, length_penalty, early_stopping, max_length, min_length: decoding (spec 4.5); lengths
         count the start token.   Labelling is greedy.
     """
@@ -74,6 +75,7 @@ class Generator:
         rules: dict,
     ):
         self.model, self.training, self.format, self.mesh = model, training, format, mesh
+        self._local = sharding.local_mesh(mesh)  # answering: every process for itself
         self.tokenizer_folder = tokenizer_folder
         self.tokenizer = load_tokenizer(tokenizer_folder)
         objective = seq2seq_objective(model, label_smoothing=training.label_smoothing)
@@ -81,6 +83,11 @@ class Generator:
             objective, optimizer, mesh, mt5.PARAM_AXES, rules, training.accumulate
         )
         self._generate = jax.jit(self._generate_batch, static_argnames=("beams",))
+
+    @property
+    def programs(self) -> dict[str, Callable]:
+        """The jitted functions besides the training step: f(params, tokens, mask, beams=n)."""
+        return {"generate": self._generate}
 
     def init(self, seed: int):
         """Random parameters."""
@@ -106,14 +113,16 @@ class Generator:
         validate(params, step) -> metrics, after the last step.
         """
         t = self.training
+        index, count = sharding.batch_slice(self.mesh)
+        format = self.format if count == 1 else self.format.one_length()
         data = make_dataset(
             rows,
             batch_size=t.batch_size,
             seed=seed,
-            transform=seq2seq_batches(self.tokenizer, self.format, choose),
+            transform=seq2seq_batches(self.tokenizer, format, choose),
             epoch_length=epoch_length,
-            host_index=jax.process_index(),
-            host_count=jax.process_count(),
+            host_index=index,
+            host_count=count,
         )
         result = self.trainer.fit(
             params,
@@ -144,7 +153,9 @@ class Generator:
         description: str = "generate answers",
         format: GeneratorFormat | None = None,
     ) -> tuple[list[str], list[float], list[int]]:
-        """Answers of (question, lang, ctxs) items.
+        """Answers of (question, lang, ctxs) items; all processes call it with the same items.
+
+        Each answers every n-th of them, n being the number of processes, and gets all answers.
 
         beams: default from the training settings; 1 is greedy.
         returns: texts, sequence scores (log probability over length), whole passages that
@@ -152,6 +163,17 @@ class Generator:
         """
         format = format or self.format
         beams = beams or self.training.beams
+        mine = items[jax.process_index() :: jax.process_count()]
+        params = sharding.local_view(params, self.mesh)
+        parts = hosts.gather(description, self._answer(params, mine, beams, description, format))
+        found = tuple([None] * len(items) for _ in range(3))
+        for process, part in enumerate(parts):
+            for values, own in zip(found, part):
+                values[process :: jax.process_count()] = own
+        return found
+
+    def _answer(self, params, items, beams: int, description: str, format: GeneratorFormat):
+        """Texts, scores and surviving passages of this process's items."""
         sources, survived = encode_sources(self.tokenizer, format, items)
         texts, scores = [""] * len(items), [0.0] * len(items)
         flying = []
@@ -177,14 +199,15 @@ class Generator:
 
     def _batches(self, sources, format) -> Iterator[tuple[list[int], jax.Array, jax.Array]]:
         """Sorted by length, so that a batch falls into a short bucket; fixed row count."""
-        size = self.training.generate_batch
+        devices = self._local.shape["data"]
+        size = -(-self.training.generate_batch // devices) * devices
         longest = (lambda s: max(map(len, s), default=0)) if format.fusion else len
         order = sorted(range(len(sources)), key=lambda i: longest(sources[i]))
         for first in range(0, len(order), size):
             rows = order[first : first + size]
             padded = [sources[i] for i in rows] + [sources[rows[0]]] * (size - len(rows))
             arrays = pad_sources(format, padded, self.tokenizer.ids.pad)
-            yield rows, *jax.device_put(arrays, batch_sharding(self.mesh))
+            yield rows, *jax.device_put(arrays, sharding.batch_sharding(self._local))
 
     def _generate_batch(self, params, tokens, mask, beams):
         config, t = self.model, self.training

@@ -4,10 +4,9 @@ import dataclasses
 import io
 from importlib import resources
 
-import jax
 from etils import epath
 
-from clmrc_jax import sharding
+from clmrc_jax import hosts, sharding
 from clmrc_jax.data.tokenization import SENTENCEPIECE_FILES, load_tokenizer
 from clmrc_jax.files import InputError
 from clmrc_jax.models.bert import BertConfig
@@ -47,7 +46,7 @@ def tokenizer_folder(source: ModelSource, kind: str, cora) -> str:
         return {"pieces": train_vocabulary(texts, folder, vocab_size=source.vocabulary)}
 
     settings = {"corpus": dataclasses.asdict(cora.settings.corpus), "size": source.vocabulary}
-    cora.run.stage(f"vocabulary_{source.vocabulary}", settings, work)
+    cora.run.stage(f"vocabulary_{source.vocabulary}", settings, work, alone=True)
     return str(cora.run.path(f"vocabulary_{source.vocabulary}"))
 
 
@@ -107,7 +106,7 @@ def make_retriever(cora) -> tuple[Retriever, dict]:
         config, weights = BertConfig(**vocabulary | source.sizes), None
     retriever = _retriever(s, config, tokenizer, cora.mesh, cora.rules, cora.corpus.linked_article)
     params = retriever.init(s.seed, weights)
-    return retriever, _placed(params, RETRIEVER_AXES, cora.mesh, cora.rules)
+    return retriever, placed(params, RETRIEVER_AXES, cora.mesh, cora.rules)
 
 
 def _retriever(settings, config: BertConfig, tokenizer: str, mesh, rules, article_key=None):
@@ -152,7 +151,7 @@ def make_generator(cora) -> tuple[Generator | None, dict | None]:
         )
     generator = _generator(s, config, tokenizer, cora.mesh, cora.rules)
     params = generator.init(s.seed) if weights is None else weights
-    return generator, _placed(params, GENERATOR_AXES, cora.mesh, cora.rules)
+    return generator, placed(params, GENERATOR_AXES, cora.mesh, cora.rules)
 
 
 def _generator(settings, config: Mt5Config, tokenizer: str, mesh, rules) -> Generator:
@@ -167,16 +166,16 @@ def _generator(settings, config: Mt5Config, tokenizer: str, mesh, rules) -> Gene
     )
 
 
-def _placed(params, axes, mesh, rules):
+def placed(params, axes, mesh, rules):
     """Parameters on the mesh, each in its place."""
-    return jax.device_put(params, sharding.param_shardings(mesh, params, axes, rules))
+    return sharding.place(params, sharding.param_shardings(mesh, params, axes, rules))
 
 
 def save_retriever(cora, folder, params) -> None:
     """Each tower as a Hugging Face `BertModel` folder (`shared`, or `question` and `passage`)."""
-    host = jax.device_get(params)
-    for name, tower in host.items():
-        files = _tokenizer_files(cora.retriever.tokenizer_folder)
+    whole = sharding.fetch(params)
+    for name, tower in whole.items() if hosts.is_first() else ():
+        files = tokenizer_files(cora.retriever.tokenizer_folder)
         pretrained.save_bert(folder / name, cora.retriever.model.bert, tower["bert"], files)
         if "projection" in tower:
             _save_projection(folder / name, tower["projection"])
@@ -186,7 +185,7 @@ def load_retriever(cora, folder) -> dict:
     """Reads what `save_retriever` wrote in `folder`/model."""
     towers = ("shared",) if cora.retriever.model.tied else ("question", "passage")
     params = {name: _load_tower(cora.settings, folder / "model" / name)[1] for name in towers}
-    return _placed(params, RETRIEVER_AXES, cora.mesh, cora.rules)
+    return placed(params, RETRIEVER_AXES, cora.mesh, cora.rules)
 
 
 def open_question_encoder(settings, folder, mesh, rules) -> tuple[Retriever, dict]:
@@ -198,7 +197,7 @@ def open_question_encoder(settings, folder, mesh, rules) -> tuple[Retriever, dic
     path = folder / "model" / name
     config, tower = _load_tower(settings, path)
     retriever = _retriever(settings, config, str(path), mesh, rules)
-    return retriever, _placed({name: tower}, RETRIEVER_AXES, mesh, rules)
+    return retriever, placed({name: tower}, RETRIEVER_AXES, mesh, rules)
 
 
 def _load_tower(settings, folder) -> tuple[BertConfig, dict]:
@@ -223,24 +222,27 @@ def _load_projection(folder) -> dict:
 
 def save_generator(cora, folder, params) -> None:
     """A Hugging Face `MT5ForConditionalGeneration` folder."""
-    files = _tokenizer_files(cora.generator.tokenizer_folder)
-    pretrained.save_mt5(folder, cora.generator.model, jax.device_get(params), files)
+    whole = sharding.fetch(params)
+    if hosts.is_first():
+        files = tokenizer_files(cora.generator.tokenizer_folder)
+        pretrained.save_mt5(folder, cora.generator.model, whole, files)
 
 
 def load_generator(cora, folder) -> dict:
     """Reads what `save_generator` wrote in `folder`/model."""
     _, weights = pretrained.load_mt5(folder / "model", **cora.settings.generator_model.sizes)
-    return _placed(weights, GENERATOR_AXES, cora.mesh, cora.rules)
+    return placed(weights, GENERATOR_AXES, cora.mesh, cora.rules)
 
 
 def open_generator(settings, folder, mesh, rules) -> tuple[Generator, dict]:
     """The generator that `save_generator` wrote in `folder`/model, without a run around it."""
     config, weights = pretrained.load_mt5(folder / "model", **settings.generator_model.sizes)
     generator = _generator(settings, config, str(folder / "model"), mesh, rules)
-    return generator, _placed(weights, GENERATOR_AXES, mesh, rules)
+    return generator, placed(weights, GENERATOR_AXES, mesh, rules)
 
 
-def _tokenizer_files(folder_or_id: str) -> list:
+def tokenizer_files(folder_or_id: str) -> list:
+    """The tokenizer's files in a model folder, to be copied beside trained weights."""
     folder = pretrained.resolve_folder(folder_or_id)
     names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
     return [folder / n for n in (*names, *SENTENCEPIECE_FILES) if (folder / n).exists()]

@@ -33,8 +33,19 @@ _E5_SMALL = {
     "hidden_size": 384,
     "intermediate_size": 1536,
 }
+_BERT_LARGE = {
+    "vocab_size": 28996,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
 PUBLISHED = {
     "google-bert/bert-base-multilingual-uncased": {},
+    "google-bert/bert-base-multilingual-cased": {"vocab_size": 119547},
+    "google-bert/bert-base-chinese": {"vocab_size": 21128},
+    "google-bert/bert-base-cased": {"vocab_size": 28996},
+    "google-bert/bert-large-cased": _BERT_LARGE,
     "google/mt5-base": {},
     "intfloat/multilingual-e5-small": _E5_SMALL,
 }
@@ -59,12 +70,12 @@ def print_plan(settings: CoraSettings, as_json: bool = False) -> dict:
 
 def make_plan(s: CoraSettings) -> dict:
     """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None."""
-    counts, mesh, notes = corpus_counts(s.corpus), _mesh(s.mesh), []
-    configs = {"retriever": _config_of(s.retriever_model, "bert", notes)}
-    configs["generator"] = _config_of(s.generator_model, "mt5", notes) if s.generate else None
-    devices = _devices(mesh)
+    counts, mesh, notes = corpus_counts(s.corpus), planned_mesh(s.mesh), []
+    configs = {"retriever": config_of(s.retriever_model, "bert", notes)}
+    configs["generator"] = config_of(s.generator_model, "mt5", notes) if s.generate else None
+    devices = planned_devices(mesh)
     models, stages = _models(s, configs), _stages(s, counts, configs, devices)
-    notes += _assumptions(counts, devices)
+    notes += [*_assumptions(counts), *device_notes(devices)]
     return {
         "name": s.name,
         "devices": devices,
@@ -74,17 +85,18 @@ def make_plan(s: CoraSettings) -> dict:
         "host": _host(s, counts, configs),
         "disk": _disk(s, counts, models, _width(s, configs["retriever"])),
         "stages": stages,
-        "seconds": _total(stage["seconds"] for stage in stages),
+        "seconds": total(stage["seconds"] for stage in stages),
         "notes": notes,
     }
 
 
-def _total(values: Iterable) -> float | None:
+def total(values: Iterable) -> float | None:
+    """The sum; None where a part is unknown."""
     values = list(values)
     return None if None in values else sum(values)
 
 
-def _mesh(sizes: dict) -> AbstractMesh:
+def planned_mesh(sizes: dict) -> AbstractMesh:
     """The mesh of the config; it may be larger than this machine, to plan for another one."""
     data, model = sizes.get("data", -1), sizes.get("model", 1)
     if data == -1:
@@ -95,7 +107,8 @@ def _mesh(sizes: dict) -> AbstractMesh:
     return AbstractMesh((data, model), ("data", "model"), axis_types)
 
 
-def _devices(mesh: AbstractMesh) -> dict:
+def planned_devices(mesh: AbstractMesh) -> dict:
+    """What is known of the devices: kind, number, peak operations per second, memory."""
     device = jax.devices()[0]
     if device.platform == "cpu":
         peak = CPU_GFLOPS * 1e9 * (os.cpu_count() or 1) / jax.device_count()
@@ -114,7 +127,7 @@ def _devices(mesh: AbstractMesh) -> dict:
     }
 
 
-def _config_of(source: ModelSource, kind: str, notes: list[str]) -> BertConfig | Mt5Config | None:
+def config_of(source: ModelSource, kind: str, notes: list[str]) -> BertConfig | Mt5Config | None:
     """The model's sizes without its weights; None, and a note, when nothing tells them."""
     cls = BertConfig if kind == "bert" else Mt5Config
     try:
@@ -259,14 +272,15 @@ def _stages(s: CoraSettings, counts: Counts, configs: dict, devices: dict) -> li
         if s.generate:
             work += _generator_work(s, counts, configs["generator"], round)
         for name, count, unit, pieces in work:
-            seconds = pieces and _total(_seconds(kind, x, devices) for kind, x in pieces.items())
+            seconds = pieces and total(seconds_of(kind, x, devices) for kind, x in pieces.items())
             flops = pieces and sum(pieces.values())
             row = {"round": round, "stage": name, "count": count, "unit": unit}
             stages.append(row | {"flops": flops, "seconds": seconds})
     return stages
 
 
-def _seconds(kind: str, flops: float, devices: dict) -> float | None:
+def seconds_of(kind: str, flops: float, devices: dict) -> float | None:
+    """Time of `flops` operations of a kind of work (UTILISATION); None for an unknown peak."""
     if kind == "host":
         return flops / (CPU_GFLOPS * 1e9 * (os.cpu_count() or 1) * UTILISATION["search"])
     peak = devices["peak_flops"]
@@ -324,14 +338,19 @@ def _generator_work(s: CoraSettings, counts: Counts, config: Mt5Config | None, r
     return [*work, ("answer", answers, "questions", final)]
 
 
-def _assumptions(counts: Counts, devices: dict) -> list[str]:
+def _assumptions(counts: Counts) -> list[str]:
     shares = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in UTILISATION.items())
-    notes = [
+    return [
         f"corpus counts: {counts.origin}",
         f"time: questions of the shortest bucket, all else at full length, at these shares of the peak: {shares}; compilation, reading and "
         "index building come on top",
         f"labelling: {LINKED} candidates from language links per annotated English question",
     ]
+
+
+def device_notes(devices: dict) -> list[str]:
+    """What was assumed of the devices."""
+    notes = []
     if devices["kind"] == "cpu":
         notes.append(f"CPU peak: {CPU_GFLOPS:.0f} GFLOP/s per core, {os.cpu_count()} cores")
     elif devices["peak_flops"] is None:

@@ -1,4 +1,4 @@
-"""The plan of `plan.make_plan` as tables for a terminal."""
+"""The plans of `plan.make_plan` and `clmrc_plan.make_plan` as tables for a terminal."""
 
 from datetime import timedelta
 
@@ -12,22 +12,29 @@ UNKNOWN = "?"
 def show(plan: dict, console: Console | None = None) -> None:
     """Prints models, memory, disk, stages and assumptions."""
     console = console or Console()
-    d, c = plan["devices"], plan["corpus"]
+    d = plan["devices"]
     mesh = " x ".join(f"{name} {size}" for name, size in d["mesh"].items())
     peak = f"{d['peak_flops'] / 1e12:,.2f} TFLOP/s each" if d["peak_flops"] else "unknown peak"
     console.print(f"[bold]{plan['name']}[/bold] on {d['planned']} x {d['kind']} ({mesh}; {peak})")
-    console.print(
-        f"{c['passages']:,} passages; {c['train']:,} / {c['dev']:,} / {c['test']:,} "
-        "questions to train, validate and test"
-    )
+    console.print(_data_line(plan))
     console.print(_models(plan["models"]))
     if plan["memory"]:
         console.print(_memory(plan["memory"], d["memory_bytes"]))
     for name in ("host", "disk"):
-        if plan[name]:
+        if plan.get(name):
             console.print(_sizes("host memory" if name == "host" else name, plan[name]))
     console.print(_stages(plan["stages"], plan["seconds"]))
     console.print("assumed:", *(f"\n- {note}" for note in plan["notes"]), markup=False)
+
+
+def _data_line(plan: dict) -> str:
+    if "corpus" in plan:
+        c = plan["corpus"]
+        return (
+            f"{c['passages']:,} passages; {c['train']:,} / {c['dev']:,} / {c['test']:,} "
+            "questions to train, validate and test"
+        )
+    return "questions: " + ", ".join(f"{n:,} {name}" for name, n in plan["questions"].items())
 
 
 def _table(title: str, first: str, *columns: str) -> Table:
@@ -68,13 +75,14 @@ def _sizes(title: str, parts: dict) -> Table:
 
 
 def _stages(stages: list[dict], total: float | None) -> Table:
-    table = _table("stages", "round, stage", "count", "", "TFLOP", "time")
+    rounds = "round" in stages[0]
+    table = _table("stages", "round, stage" if rounds else "stage", "count", "", "TFLOP", "time")
     table.columns[2].justify = "left"
     for row in stages:
-        if row["round"] and row["stage"] == stages[0]["stage"]:
+        if rounds and row["round"] and row["stage"] == stages[0]["stage"]:
             table.add_section()
         table.add_row(
-            f"{row['round']}  {row['stage']}",
+            f"{row['round']}  {row['stage']}" if rounds else row["stage"],
             f"{row['count']:,}",
             row["unit"],
             UNKNOWN if row["flops"] is None else f"{row['flops'] / 1e12:,.3g}",

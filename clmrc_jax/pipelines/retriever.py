@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import numpy as np
 
+from clmrc_jax import sharding
 from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.data.retriever_features import POSITIVES, RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
@@ -77,6 +78,7 @@ class Retriever:
         article_key: Callable[[dict], str] | None = None,
     ):
         self.model, self.training, self.format, self.mesh = model, training, format, mesh
+        self._local = sharding.local_mesh(mesh)  # encoding: every process for itself
         self.tokenizer_folder = tokenizer_folder
         self.tokenizer = load_tokenizer(tokenizer_folder)
         self._article_key = article_key
@@ -104,6 +106,11 @@ class Retriever:
             lambda q, p, batch: contrastive_scores(q / training.temperature, p, batch, **masks)
         )
 
+    @property
+    def programs(self) -> dict[str, Callable]:
+        """The jitted functions besides the training step: name -> f(params, ids, mask)."""
+        return {"questions": self._encode_questions, "passages": self._encode_passages}
+
     def init(self, seed: int, pretrained=None):
         """First parameters; both towers start from `pretrained` BERT parameters if given."""
         return biencoder.init(self.model, jax.random.key(seed), pretrained)
@@ -125,9 +132,10 @@ class Retriever:
 
     def _fit(self, params, rows, dev, steps, seed, workdir, name):
         t = self.training
+        index, count = sharding.batch_slice(self.mesh)
         transform = contrastive_batches(
             self.tokenizer,
-            self.format,
+            self.format if count == 1 else self.format.one_length(),
             hard_negatives=t.hard_negatives,
             positives=t.positives,
             article_key=self._article_key,
@@ -137,8 +145,8 @@ class Retriever:
             batch_size=t.batch_size,
             seed=seed,
             transform=transform,
-            host_index=jax.process_index(),
-            host_count=jax.process_count(),
+            host_index=index,
+            host_count=count,
         )
         validation = [dev[i] for i in range(min(len(dev), t.validation_rows))]
         result = self.trainer.fit(
@@ -179,6 +187,7 @@ class Retriever:
             article_key=self._article_key,
         )
         batch = transform(list(rows), np.random.default_rng(0), 0)
+        params = sharding.local_view(params, self.mesh)
         shape = batch["passage_ids"].shape
         questions = self.encode_question_ids(params, _ragged(batch, "question"))
         passages = self._encode_ids(
@@ -191,12 +200,13 @@ class Retriever:
     def encode_corpus(self, params, store, folder):
         """Embeddings of every passage, in resumable shards; returns the EmbeddingStore."""
         t = self.training
+        params = sharding.local_view(params, self.mesh)
         return encode_corpus(
             lambda ids, mask: self._encode_passages(params, ids, mask),
             store,
             PassageTokens(self.tokenizer_folder, self.format),
             folder,
-            plan=self._plan(self.format.passage_buckets),
+            plan=self.batch_plan(self.format.passage_buckets),
             fingerprint=fingerprint_of(
                 params, model=self.model, format=self.format, corpus=_corpus_identity(store)
             ),
@@ -204,7 +214,7 @@ class Retriever:
             shard_rows=t.shard_rows,
             normalized=self.model.normalize,
             workers=t.tokenizer_workers,
-            mesh=self.mesh,
+            mesh=self._local,
         )
 
     def encode_questions(self, params, questions: Iterable[tuple[str, str]]) -> np.ndarray:
@@ -218,12 +228,17 @@ class Retriever:
         return self._encode_ids(self._encode_questions, params, ids, self.format.question_buckets)
 
     def _encode_ids(self, encoder, params, ids, buckets):
+        params = sharding.local_view(params, self.mesh)
         return encode_questions(
-            lambda i, mask: encoder(params, i, mask), ids, plan=self._plan(buckets), mesh=self.mesh
+            lambda i, mask: encoder(params, i, mask),
+            ids,
+            plan=self.batch_plan(buckets),
+            mesh=self._local,
         )
 
-    def _plan(self, buckets) -> BatchPlan:
-        return BatchPlan(self.training.encode_batch, buckets, multiple=self.mesh.shape["data"])
+    def batch_plan(self, buckets) -> BatchPlan:
+        """Shapes of the batches that are encoded."""
+        return BatchPlan(self.training.encode_batch, buckets, multiple=self._local.shape["data"])
 
 
 def _corpus_identity(store) -> tuple:

@@ -2,7 +2,8 @@
 
 A stage writes into its own folder; when it returns, a manifest with its settings, counts,
 package versions and time is written atomically. The same command run again skips what has a
-manifest and continues the rest.
+manifest and continues the rest. With several processes, process 0 decides what is done, and
+writes the manifest when all have come to the end of the stage.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
+from clmrc_jax import hosts
 from clmrc_jax.files import InputError, read_json, write_json
 
 MANIFEST = "stage.json"
@@ -36,22 +38,30 @@ class Run:
         return self.workdir.joinpath(*parts)
 
     def say(self, text: str) -> None:
-        """A line about the run's progress, to stderr."""
-        if not self.quiet:
+        """A line about the run's progress, to stderr of process 0."""
+        if not self.quiet and hosts.is_first():
             print(text, file=sys.stderr, flush=True)
 
-    def stage(self, name: str, settings: dict, work: Callable[[epath.Path], dict | None]) -> dict:
+    def stage(
+        self,
+        name: str,
+        settings: dict,
+        work: Callable[[epath.Path], dict | None],
+        *,
+        alone: bool = False,
+    ) -> dict:
         """Runs `work(folder)` unless the manifest in workdir/name says that it is done.
 
         settings: everything the result depends on (config values, seed, earlier stages'
         fingerprints); a finished stage with other settings is an InputError, not silently reused.
-        returns: the counts that `work` returned, now or when it ran.
+        alone: process 0 runs `work` while the others wait; else all processes run it together,
+        and it writes what is single on `hosts.is_first()` only.
+        returns: the counts that `work` returned on process 0, now or when it ran.
         """
         folder = self.path(name)
         fingerprint = settings_fingerprint(settings)
-        manifest_file = folder / MANIFEST
-        if manifest_file.exists():
-            manifest = read_json(manifest_file)
+        manifest = hosts.on_first(f"{name} done?", lambda: _read_manifest(folder))
+        if manifest:
             if manifest["fingerprint"] != fingerprint:
                 changed = _differences(manifest["settings"], json.loads(json.dumps(settings)))
                 raise InputError(
@@ -63,22 +73,39 @@ class Run:
             return manifest["counts"]
         self.say(f"{name}:")
         begin = time.monotonic()
-        counts = work(folder) or {}
-        self.seconds[name] = time.monotonic() - begin
-        write_json(
-            manifest_file,
-            {
-                "stage": name,
-                "fingerprint": fingerprint,
-                "settings": settings,
-                "counts": counts,
-                "seconds": self.seconds[name],
-                "packages": package_versions(),
-            },
-        )
+
+        def finish(counts: dict) -> dict:
+            self.seconds[name] = time.monotonic() - begin
+            _write_manifest(folder, name, settings, counts, self.seconds[name])
+            return counts
+
+        if alone:
+            counts = hosts.on_first(name, lambda: finish(work(folder) or {}))
+        else:
+            counts = work(folder) or {}
+            hosts.wait_for_all(name)
+            counts = hosts.on_first(name, lambda: finish(counts))
+        self.seconds.setdefault(name, time.monotonic() - begin)
         shown = ", ".join(f"{k} {_short(v)}" for k, v in counts.items() if not isinstance(v, dict))
         self.say(f"{name}: {shown or 'done'} ({self.seconds[name]:.1f} s)")
         return counts
+
+
+def _read_manifest(folder: epath.Path) -> dict | None:
+    path = folder / MANIFEST
+    return read_json(path) if path.exists() else None
+
+
+def _write_manifest(folder, name: str, settings: dict, counts: dict, seconds: float) -> None:
+    manifest = {
+        "stage": name,
+        "fingerprint": settings_fingerprint(settings),
+        "settings": settings,
+        "counts": counts,
+        "seconds": seconds,
+        "packages": package_versions(),
+    }
+    write_json(folder / MANIFEST, manifest)
 
 
 def _short(value) -> str:
@@ -117,7 +144,11 @@ def workdir_lock(workdir: str | os.PathLike) -> Iterator[None]:
 
     Local folders use an advisory file lock, which the system frees when the process dies.
     Object stores have none: there the newest run wins, and the lock file only tells who.
+    Of several processes, process 0 holds it for all.
     """
+    if not hosts.is_first():
+        yield
+        return
     folder = epath.Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     note = f"process {os.getpid()} on {socket.gethostname()}"

@@ -1,14 +1,16 @@
-"""What `launch/tpu_train.py` runs: one config, one workdir, from start or from where it stopped."""
+"""What `launch/tpu_train.py` runs: one config, one workdir, from start or from where it stopped.
+
+A config's `task` says which pipeline it belongs to: "cora" (default), "clmrc" or "translator".
+"""
 
 import os
 import time
 
 import jax
 
-from clmrc_jax.files import write_json
-from clmrc_jax.pipelines.cora import Cora
-from clmrc_jax.pipelines.results import finish
-from clmrc_jax.pipelines.settings import CoraSettings, cora_settings, plain
+from clmrc_jax import hosts
+from clmrc_jax.files import InputError, write_json
+from clmrc_jax.pipelines.settings import plain
 from clmrc_jax.pipelines.stages import MANIFEST, Run, workdir_lock
 
 
@@ -17,29 +19,74 @@ def main(config, workdir: str, *, dry_run: bool = False, as_json: bool = False) 
 
     Raises InputError for bad configs, bad data, and a workdir that is in use.
     """
+    task = config.get("task", "cora")
+    if task not in TASKS:
+        raise InputError(f"config task {task!r}: choose one of {', '.join(TASKS)}")
+    return TASKS[task](config, workdir, dry_run, as_json)
+
+
+def _cora(config, workdir: str, dry_run: bool, as_json: bool) -> dict:
+    from clmrc_jax.pipelines.cora import Cora
+    from clmrc_jax.pipelines.results import finish
+    from clmrc_jax.pipelines.settings import cora_settings
+
     settings = cora_settings(config)
     if dry_run:
         from clmrc_jax.pipelines.plan import print_plan
 
         return print_plan(settings, as_json=as_json)
+    return _run(settings, workdir, Cora, finish, ("round_0", "mdpr"), as_json)
+
+
+def _clmrc(config, workdir: str, dry_run: bool, as_json: bool) -> dict:
+    from clmrc_jax.pipelines.clmrc import Clmrc
+    from clmrc_jax.pipelines.clmrc_report import finish
+    from clmrc_jax.pipelines.clmrc_settings import clmrc_settings
+
+    settings = clmrc_settings(config)
+    if dry_run:
+        from clmrc_jax.pipelines.clmrc_plan import print_plan
+
+        return print_plan(settings, as_json=as_json)
+    return _run(settings, workdir, Clmrc, finish, ("source",), as_json)
+
+
+def _translator(config, workdir: str, dry_run: bool, as_json: bool) -> dict:
+    from clmrc_jax.pipelines.translator import Translation, finish, print_plan
+    from clmrc_jax.pipelines.translator_settings import translator_settings
+
+    settings = translator_settings(config)
+    if dry_run:
+        return print_plan(settings, as_json=as_json)
+    return _run(settings, workdir, Translation, finish, ("model",), as_json)
+
+
+TASKS = {"cora": _cora, "clmrc": _clmrc, "translator": _translator}
+
+
+def _run(settings, workdir: str, pipeline, finish, first_model, as_json: bool) -> dict:
     begin = time.monotonic()
     run = Run(workdir)
-    with workdir_lock(workdir):
+    with hosts.share_failures(), workdir_lock(workdir):
         use_compilation_cache(run.path("compilation_cache"))
-        record_settings(settings, run)
-        cora = Cora(settings, run)
-        cora.train()
-        return finish(cora, time.monotonic() - begin, as_json=as_json)
+        if hosts.is_first():
+            record_settings(settings, run, first_model)
+        made = pipeline(settings, run)
+        made.train()
+        seconds = time.monotonic() - begin
+        report = finish(made, seconds, as_json=as_json) if hosts.is_first() else {}
+        hosts.wait_for_all("report")
+        return report
 
 
-def record_settings(settings: CoraSettings, run: Run) -> None:
+def record_settings(settings, run: Run, first_model=("round_0", "mdpr")) -> None:
     """Writes workdir/config.json, from which `ask` rebuilds the run.
 
-    The first model fixes it: a later start with other settings, which the stages refuse, must
-    not change what the finished rounds are read with.
+    The first model, in the folder `first_model`, fixes it: a later start with other settings,
+    which the stages refuse, must not change what the finished rounds are read with.
     """
     path = run.path("config.json")
-    if not (path.exists() and run.path("round_0", "mdpr", MANIFEST).exists()):
+    if not (path.exists() and run.path(*first_model, MANIFEST).exists()):
         write_json(path, plain(settings))
 
 

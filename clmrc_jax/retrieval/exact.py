@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 from clmrc_jax.files import InputError
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
 from clmrc_jax.retrieval.numpy_index import check_queries, read_rows
+from clmrc_jax.sharding import make_mesh, place, replicated
 
 _MAX_TILE = 1 << 14
 
@@ -26,7 +27,8 @@ class ExactIndex:
     """Exact search over an embedding matrix.
 
     embeddings: EmbeddingStore, or float array [n, d] in memory.
-    mesh: rows are sharded over all its axes; None = one device.
+    mesh: rows are sharded over all its axes; None = one device. Over a mesh of several processes
+    they all make the index and search it together, with equal questions.
     dtype: storage on the device: float32 (full precision products) or bfloat16 (half the
     memory; questions are rounded too); sums and scores are float32 either way.
     max_rows_on_device: rows per device held at once; None = all of them stay there.
@@ -48,16 +50,9 @@ class ExactIndex:
         if self.count >= 1 << 31:
             raise InputError(f"{self.count} rows: row numbers are int32; split the corpus")
         self._embeddings, self._dtype, self._query_batch = embeddings, jnp.dtype(dtype), query_batch
-        self._mesh = mesh or jax.make_mesh(
-            (1, 1), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:1]
-        )
-        self._tile = min(_MAX_TILE, max(128, _power_of_two(self.count) // 16))
-        devices = self._mesh.size
-        rows = -(-self.count // devices)
-        if max_rows_on_device is not None:
-            rows = max(min(rows, max_rows_on_device // self._tile * self._tile), 1)
-        per_device = -(-rows // self._tile) * self._tile
-        self._block = per_device * devices
+        self._mesh = mesh or make_mesh(1, 1, jax.local_devices()[:1])
+        self._on_cpu = self._mesh.devices.flat[0].platform == "cpu"
+        self._tile, self._block = block_sizes(self.count, self._mesh.size, max_rows_on_device)
         self._resident = self._load(0) if self._block >= self.count else None
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,29 +70,31 @@ class ExactIndex:
         for first in range(0, self.count, self._block):
             block = self._load(first) if self._resident is None else self._resident
             for i, part in enumerate(parts):
-                best[i] = _search_block(
+                best[i] = search_block(
                     part, block, best[i], first, self.count, mesh=self._mesh, tile=self._tile
                 )
+                if self._on_cpu:  # two programs with collectives in flight can deadlock there
+                    jax.block_until_ready(best[i])
         scores, rows = (
             np.empty((len(queries), k), np.float32),
             np.empty((len(queries), k), np.int64),
         )
         for i, (part_scores, part_rows) in enumerate(best):
-            place = slice(i * batch, min((i + 1) * batch, len(queries)))
-            scores[place] = np.asarray(part_scores)[: place.stop - place.start]
-            rows[place] = np.asarray(part_rows)[: place.stop - place.start]
+            own = slice(i * batch, min((i + 1) * batch, len(queries)))
+            scores[own] = np.asarray(part_scores)[: own.stop - own.start]
+            rows[own] = np.asarray(part_rows)[: own.stop - own.start]
         return scores, rows
 
     def _replicate(self, queries: np.ndarray, batch: int) -> jax.Array:
         """Questions on every device, filled up to the one compiled batch size."""
         padded = np.zeros((batch, self.dim), self._dtype)
         padded[: len(queries)] = queries
-        return jax.device_put(padded, NamedSharding(self._mesh, P()))
+        return place(padded, replicated(self._mesh))
 
     def _nothing(self, batch: int, k: int) -> tuple[jax.Array, jax.Array]:
         """Scores and rows of a search that has seen no row yet."""
         empty = np.full((batch, k), -np.inf, np.float32), np.full((batch, k), -1, np.int32)
-        return jax.device_put(empty, NamedSharding(self._mesh, P()))
+        return place(empty, (replicated(self._mesh),) * 2)
 
     def _load(self, first: int) -> jax.Array:
         """One block on the devices, each reading only its own rows from disk."""
@@ -113,8 +110,17 @@ class ExactIndex:
         return jax.make_array_from_callback((self._block, self.dim), sharding, read)
 
 
+def block_sizes(count: int, devices: int, max_rows_on_device: int | None) -> tuple[int, int]:
+    """(rows of a tile, rows of a block over all devices) for a corpus of `count` rows."""
+    tile = min(_MAX_TILE, max(128, _power_of_two(count) // 16))
+    rows = -(-count // devices)
+    if max_rows_on_device is not None:
+        rows = max(min(rows, max_rows_on_device // tile * tile), 1)
+    return tile, -(-rows // tile) * tile * devices
+
+
 @functools.partial(jax.jit, static_argnames=("mesh", "tile"), donate_argnums=2)
-def _search_block(queries, block, best, first, count, *, mesh: Mesh, tile: int):
+def search_block(queries, block, best, first, count, *, mesh: Mesh, tile: int):
     """Running top k after one more block.
 
     queries: [q, d]   block: [rows, d] sharded by rows   best: scores and rows [q, k]

@@ -1,0 +1,114 @@
+"""What one of two processes does: `process.py WHAT PORT INDEX [WORKDIR]`, 4 devices each."""
+
+import importlib.util
+import os
+import pathlib
+import sys
+import time
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+
+from clmrc_jax import hosts, sharding
+from clmrc_jax.files import InputError
+from clmrc_jax.retrieval.exact import ExactIndex
+
+TOY = pathlib.Path(__file__).resolve().parent.parent / "train" / "toy.py"
+
+
+def talk():
+    """Results of process 0, and of all."""
+    mine, asked = jax.process_index(), []
+    found = hosts.on_first("value", lambda: asked.append(mine) or {"a": [1, "ä"], "from": mine})
+    assert found == {"a": [1, "ä"], "from": 0} and asked == [0] * (mine == 0)
+    assert hosts.gather("words", ["ß" * 5 * mine, mine]) == [["", 0], ["ßßßßß", 1]]
+    hosts.wait_for_all("end")
+
+
+def place():
+    """Batches, parameters and their local views on meshes of every form."""
+    whole = np.arange(48, dtype=np.float32).reshape(16, 3)
+    mine, slices = jax.process_index(), {(8, 1): 2, (4, 2): 2, (2, 4): 2, (1, 8): 1}
+    for sizes, count in slices.items():
+        mesh = sharding.make_mesh(*sizes)
+        index, found = sharding.batch_slice(mesh)
+        assert found == count and index == (mine if count == 2 else 0)
+        part = np.split(whole, count)[index]
+        batch = sharding.place_batch(mesh, {"x": part})["x"]
+        np.testing.assert_array_equal(sharding.fetch(batch), whole)
+        kernel = np.arange(64, dtype=np.float64).reshape(8, 8)
+        tree = {"cut": kernel, "kept": kernel + 1, "scalar": 3}
+        specs = {"cut": ("data", "model"), "kept": (None, "model"), "scalar": ()}
+        shardings = {k: NamedSharding(mesh, PartitionSpec(*v)) for k, v in specs.items()}
+        placed = sharding.place(tree, shardings)
+        again = sharding.place(placed, shardings, may_alias=False)
+        for made in (sharding.fetch(again), sharding.local_view(placed, mesh)):
+            for name, value in tree.items():
+                np.testing.assert_array_equal(made[name], value)
+        local = sharding.local_view(placed, mesh)
+        assert all(x.is_fully_addressable for x in local.values())
+        assert sharding.local_view(local, mesh) is local
+    crossed = [jax.devices()[i] for i in (0, 4, 5, 1, 2, 3, 6, 7)]
+    try:
+        sharding.batch_slice(sharding.make_mesh(4, 2, crossed))
+    except InputError as error:
+        assert "'model' axis cuts across hosts of 4 devices" in str(error)
+    else:
+        raise AssertionError("a batch cannot be read over this mesh")
+
+
+def search():
+    """Exact search over the devices of both processes, more questions than fit one batch."""
+    rng = np.random.default_rng(0)
+    corpus, queries = (rng.normal(size=(n, 16)).astype(np.float32) for n in (1000, 50))
+    index = ExactIndex(corpus, sharding.make_mesh(), query_batch=16, max_rows_on_device=64)
+    _, rows = index.search(queries, 7)
+    np.testing.assert_array_equal(rows, np.argsort(-queries @ corpus.T, kind="stable")[:, :7])
+
+
+def fail():
+    """Process 1 finds bad input while process 0 is in a collective with it."""
+    with hosts.share_failures():
+        if jax.process_index() == 1:
+            time.sleep(1)
+            raise InputError("questions.jsonl, line 3: empty question")
+        multihost_utils.sync_global_devices("never")
+
+
+def train(workdir):
+    """Eight devices train until a crash after step 6; step 4 is saved."""
+    spec = importlib.util.spec_from_file_location("toy", TOY)
+    toy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(toy)
+
+    def crash(params, done):
+        if done == 6:
+            os._exit(0)
+        return {"score": 0.0}
+
+    rules = {**sharding.DEFAULT_RULES, "mlp": "data"}
+    mesh = sharding.make_mesh(4, 2)
+    index, count = sharding.batch_slice(mesh)
+    data = toy.dataset(noise=0.0, host_index=index, host_count=count)
+    options = {"steps": 12, "seed": 7, "workdir": workdir, "name": "toy"}
+    trainer = toy.trainer(mesh=mesh, rules=rules)
+    often = {"log_every": 1, "save_every": 4, "validate_every": 1}
+    trainer.fit(toy.init(), data, validate=crash, **often, **options)
+
+
+def main(what, port, index, *words):
+    jax.distributed.initialize(f"localhost:{port}", 2, int(index))
+    assert jax.device_count() == 8 and jax.process_count() == 2
+    try:
+        globals()[what](*words)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,200 @@
+"""Two real processes of four devices each, against one process of eight."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from clmrc_jax.retrieval.embeddings import EmbeddingStore
+from clmrc_jax.sharding import DEFAULT_RULES, make_mesh
+from clmrc_jax.train.loop import Preempted
+
+HERE = pathlib.Path(__file__).parent
+spec = importlib.util.spec_from_file_location("toy", HERE.parent / "train" / "toy.py")
+toy = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toy)
+
+FSDP = {**DEFAULT_RULES, "mlp": "data"}  # of the toy, whose embed has four columns
+
+
+def start(script, *words, devices):
+    """A running script of this folder."""
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(HERE.parents[1]),
+    }
+    command = [sys.executable, str(HERE / script), *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def results(processes) -> list[tuple[int, str]]:
+    """(exit status, stderr) of each."""
+    try:
+        errors = [process.communicate(timeout=900)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, errors)]
+
+
+def run_two(what, *words):
+    port = free_port()
+    return results([start("process.py", what, port, i, *words, devices=4) for i in range(2)])
+
+
+@pytest.mark.parametrize("what", ["talk", "place", "search"])
+def test_two_processes_agree(what):
+    for status, errors in run_two(what):
+        assert status == 0, errors
+
+
+def test_failure_of_one_process_ends_both_with_its_message():
+    waiting, failed = run_two("fail")
+    assert waiting[0] == failed[0] == 2
+    assert "error: process 1 on " in waiting[1] and "questions.jsonl, line 3: empty" in waiting[1]
+    assert "error: questions.jsonl, line 3: empty question" in failed[1]
+
+
+def losses(workdir) -> dict[int, float]:
+    with open(pathlib.Path(workdir) / "toy" / "metrics.jsonl") as file:
+        return {row["step"]: row["loss"] for row in map(json.loads, file)}
+
+
+def fit(workdir, mesh, rules=DEFAULT_RULES, until=None):
+    """Trains to step 12 on a mesh, or to step `until` and a SIGTERM."""
+
+    def validate(params, done):
+        if done == until:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"score": 0.0}
+
+    trainer = toy.trainer(mesh=mesh, rules=rules)
+    options = {"steps": 12, "seed": 7, "name": "toy", "log_every": 1, "save_every": 4}
+    options |= {"workdir": workdir, "validate": validate, "validate_every": 1}
+    if until is None:
+        trainer.fit(toy.init(), toy.dataset(noise=0.0), **options)
+        return
+    with pytest.raises(Preempted):
+        trainer.fit(toy.init(), toy.dataset(noise=0.0), **options)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Losses of twelve steps on one device."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    fit(workdir, make_mesh(1, 1, jax.devices()[:1]))
+    return losses(workdir)
+
+
+def assert_continues(workdir, undisturbed):
+    found = losses(workdir)
+    assert list(found) == list(range(1, 13))
+    np.testing.assert_allclose(list(found.values()), list(undisturbed.values()), atol=1e-5)
+
+
+def test_training_moves_from_eight_devices_to_other_meshes(tmp_path, undisturbed):
+    first, second = tmp_path / "a", tmp_path / "b"
+    fit(first, make_mesh(8, 1), FSDP, until=5)
+    shutil.copytree(first, second)
+    fit(first, make_mesh(4, 2), until=9)
+    fit(first, make_mesh(2, 4), FSDP)
+    fit(second, make_mesh(1, 1, jax.devices()[:1]))
+    for workdir in (first, second):
+        assert_continues(workdir, undisturbed)
+
+
+def test_training_moves_from_two_processes_to_one(tmp_path, undisturbed):
+    for status, errors in run_two("train", tmp_path):
+        assert status == 0, errors
+    assert (tmp_path / "toy" / "checkpoints" / "4").exists() and len(losses(tmp_path)) < 12
+    fit(tmp_path, make_mesh(2, 1, jax.devices()[:2]))
+    assert_continues(tmp_path, undisturbed)
+
+
+def run_cora(tmp_path, part):
+    """Workdirs of a run by one process and one by two."""
+    one, two, port = tmp_path / "one", tmp_path / "two", free_port()
+    running = [start("cora_process.py", two, part, 2, i, port, devices=4) for i in range(2)]
+    for status, errors in results(running):
+        assert status == 0, errors
+    (only,) = results([start("cora_process.py", one, part, 1, 0, 0, devices=8)])
+    assert only[0] == 0, only[1]
+    return one, two
+
+
+def rows(path):
+    with open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+def assert_same_training(one, two):
+    logs = sorted(path.relative_to(one) for path in one.rglob("metrics.jsonl"))
+    assert logs
+    for log in logs:
+        for a, b in zip(rows(one / log), rows(two / log), strict=True):
+            keys = ["loss", *(name for name in a if name.startswith("valid/"))]
+            np.testing.assert_allclose([b[k] for k in keys], [a[k] for k in keys], rtol=1e-5)
+
+
+def assert_same_search(one, two):
+    """The same passages; half-precision embeddings leave near ties in any order."""
+    found = [EmbeddingStore(w / "round_0/index/embeddings") for w in (one, two)]
+    vectors = [store.rows(0, len(store)) for store in found]
+    np.testing.assert_allclose(*vectors, atol=2e-3)
+    for path in sorted((one / "round_0/retrieved").glob("*.jsonl")):
+        for a, b in zip(rows(path), rows(two / path.relative_to(one)), strict=True):
+            assert a["q_id"] == b["q_id"]
+            scores = [[ctx["score"] for ctx in row["ctxs"]] for row in (a, b)]
+            np.testing.assert_allclose(*scores, atol=2e-3)
+            assert len({ctx["id"] for row in (a, b) for ctx in row["ctxs"]}) <= 22
+
+
+def assert_written_once(one, two):
+    """Two processes leave the files of one; Orbax alone writes a part per process."""
+
+    def names(workdir):
+        paths = (path.relative_to(workdir) for path in workdir.rglob("*") if path.is_file())
+        kept = (p for p in paths if p.parts[0] != "compilation_cache" and "state" not in p.parts)
+        return sorted(map(str, kept))
+
+    assert names(one) == names(two)
+
+
+def test_training_encoding_and_search_by_two_processes_equal_those_by_one(tmp_path):
+    one, two = run_cora(tmp_path, "retriever")
+    assert_same_training(one, two)
+    assert_same_search(one, two)
+    assert_written_once(one, two)
+
+
+@pytest.mark.slow
+def test_whole_run_by_two_processes_equals_that_by_one(tmp_path):
+    one, two = run_cora(tmp_path, "whole")
+    assert_same_training(one, two)
+    assert_same_search(one, two)
+    assert_written_once(one, two)
+    for round in ("round_0", "round_1"):
+        names = ("scores/metrics.json", "answers/test.json", "answers/test.closed_book.json")
+        for name in names:
+            a, b = (json.loads((w / round / name).read_text()) for w in (one, two))
+            assert a == b, name
+    mined = [rows(w / "round_0/mined/training.jsonl") for w in (one, two)]
+    assert mined[0] == mined[1] and len(mined[0]) > 100
+    report = json.loads((two / "report.json").read_text())
+    assert len(report["rounds"]) == 2
