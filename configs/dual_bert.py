@@ -79,7 +79,7 @@ def files():
                 "max_source": 0,
                 "max_target": 0,
                 "max_evaluate": 0,
-                "source_paraphrases": 1,
+                "paraphrases": 1,
                 "locate": "offset",
                 "seed": 0,
             },
@@ -153,14 +153,14 @@ def demo():
     config = files()
     config.name = "dual_bert:demo"
     config.systems = ("zero_shot", "plain", "cascade", "dual_squad")
-    config.data.update({"kind": "world_facts", "target": "ja", "source_paraphrases": 3})
+    config.data.update({"kind": "world_facts", "target": "ja", "paraphrases": 3})
     # bfloat16 is for accelerators; CPU cores emulate it at a loss.
     config.model.update({"pretrained": "builtin", "sizes": {"dtype": "float32"}})
     config.format.update(
         {"max_length": 128, "source_length": 128, "doc_stride": 48, "max_query_length": 40}
     )
-    config.source_recipe.update({"batch_size": 16, "epochs": 3.0, "learning_rate": 1e-3})
-    config.target_recipe.update({"batch_size": 16, "epochs": 6.0, "learning_rate": 1e-3})
+    config.source_recipe.update({"batch_size": 16, "epochs": 5.0, "learning_rate": 1e-3})
+    config.target_recipe.update({"batch_size": 16, "epochs": 8.0, "learning_rate": 1e-3})
     config.training.update({"save_every": 100, "log_every": 20, "predict_batch": 32})
     return config
 
@@ -169,7 +169,7 @@ def smoke():
     """Every stage in under a minute, from random weights: for tests, the answers are bad."""
     config = demo()
     config.name = "dual_bert:smoke"
-    config.data.update({"world": "smoke", "source_paraphrases": 1})
+    config.data.update({"world": "smoke", "paraphrases": 1})
     config.model.update(
         {
             "pretrained": "",

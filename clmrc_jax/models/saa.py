@@ -19,6 +19,7 @@ Einsum letters: b batch, q/k target and source length, h heads, d head dimension
 import jax
 import jax.numpy as jnp
 
+from clmrc_jax.models.dropout import dropout
 from clmrc_jax.models.layers import attend
 
 
@@ -115,8 +116,5 @@ def attend_explicitly(maps: dict, value, *, dropout_rate: float = 0.0, dropout_k
 
     value: [batch, source, heads, kv]   returns: [batch, target, heads, kv]
     """
-    weights = maps["P"]
-    if dropout_key is not None and dropout_rate > 0:
-        kept = jax.random.bernoulli(dropout_key, 1 - dropout_rate, weights.shape)
-        weights = jnp.where(kept, weights / (1 - dropout_rate), 0)
+    weights = dropout(maps["P"], dropout_rate, dropout_key)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)

@@ -92,9 +92,10 @@ def _world_facts(settings: ReadingData) -> ReadingSets:
     world = load_world_facts(settings.world)
     target, source = settings.target, settings.source
     bilingual = list(reading_examples(world, "train", target, source=source))
-    test = list(reading_examples(world, "test", target, source=source))
+    asked = {"paraphrases": settings.paraphrases}
+    test = list(reading_examples(world, "test", target, source=source, **asked))
     return ReadingSets(
-        list(reading_examples(world, "train", source, paraphrases=settings.source_paraphrases)),
+        list(reading_examples(world, "train", source, **asked)),
         [dataclasses.replace(example, source=None) for example in bilingual],
         bilingual,
         [EvaluationSet("test", "xquad", test)],

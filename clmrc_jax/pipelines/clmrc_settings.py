@@ -67,7 +67,8 @@ class ReadingData:
     max_source, max_target, max_evaluate: a seeded sample of so many questions; 0 for all. The
         sample depends on ids alone, so smaller ones lie in larger ones, and plain readers and
         Dual BERT train on the same questions.
-    source_paraphrases: questions per fact of the embedded corpus in the source language.
+    paraphrases: questions per fact of the embedded corpus, in the source language and the test set;
+        the target's training set, being small, has one.
     locate: see `data.mrc_examples.read_mrc`.
     """
 
@@ -84,7 +85,7 @@ class ReadingData:
     max_source: int = 0
     max_target: int = 0
     max_evaluate: int = 0
-    source_paraphrases: int = 1
+    paraphrases: int = 1
     locate: str = "offset"
     seed: int = 0
 

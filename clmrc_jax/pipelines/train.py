@@ -8,7 +8,7 @@ import time
 
 import jax
 
-from clmrc_jax import hosts
+from clmrc_jax import hosts, preflight
 from clmrc_jax.files import InputError, write_json
 from clmrc_jax.pipelines.settings import plain
 from clmrc_jax.pipelines.stages import MANIFEST, Run, workdir_lock
@@ -66,6 +66,8 @@ TASKS = {"cora": _cora, "clmrc": _clmrc, "translator": _translator}
 
 def _run(settings, workdir: str, pipeline, finish, first_model, as_json: bool) -> dict:
     begin = time.monotonic()
+    if not jax.distributed.is_initialized():  # joins the other hosts, where there are any
+        preflight.check(plain(settings), workdir)
     run = Run(workdir)
     with hosts.share_failures(), workdir_lock(workdir):
         use_compilation_cache(run.path("compilation_cache"))

@@ -29,6 +29,7 @@ def config(part: str):
     made.retriever_model.update({"vocabulary": 2000})
     made.retriever_model.sizes.update(still | {"initializer_range": 0.2})
     made.retriever.update({"positives": "first", "hard_negatives": 0, "shard_rows": 256})
+    made.retriever.english_first = 0.0
     made.generator_model.update({"vocabulary": 2000})
     made.generator_model.sizes.update({"dropout_rate": 0.0})
     made.generator.update({"answer_passages": 0, "synthetic_share": 0.0})

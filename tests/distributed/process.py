@@ -6,8 +6,6 @@ import pathlib
 import sys
 import time
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-
 import jax
 import numpy as np
 from jax.experimental import multihost_utils

@@ -133,7 +133,7 @@ def test_sample_larger_than_the_set_is_the_set():
 
 
 def test_embedded_corpus_is_parallel_and_split_by_fact():
-    sets = load_reading_sets(ReadingData(world="smoke", target="ja", source_paraphrases=2))
+    sets = load_reading_sets(ReadingData(world="smoke", target="ja", paraphrases=2))
     assert ids(sets.target) == ids(sets.bilingual)
     assert all(x.source.lang == "en" for x in sets.bilingual)
     assert {x.lang for x in sets.source} == {"en"} and sets.evaluation[0].scorer == "xquad"

@@ -1,14 +1,17 @@
 """Exact search against float64 NumPy, on one device and on eight."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from clmrc_jax.files import InputError
 from clmrc_jax.retrieval.embeddings import EmbeddingSpec, EmbeddingWriter
-from clmrc_jax.retrieval.exact import ExactIndex
+from clmrc_jax.retrieval.exact import ExactIndex, search_block
 from clmrc_jax.retrieval.numpy_index import NumpyIndex, recall
 
 
@@ -98,6 +101,26 @@ def test_search_one_and_eight_devices_are_bit_equal():
     found = [ExactIndex(corpus, _mesh(n)).search(queries, 50) for n in (1, 8)]
     np.testing.assert_array_equal(found[0][1], found[1][1])
     np.testing.assert_array_equal(found[0][0], found[1][0])
+
+
+def test_search_merges_the_devices_once():
+    """Every device scans its own tiles alone; then its best k go round once, scores and rows."""
+    mesh, questions, k, dim, tile = _mesh(4, 2), 16, 5, 24, 128
+
+    def shape(sizes, dtype, *axes):
+        return jax.ShapeDtypeStruct(sizes, dtype, sharding=NamedSharding(mesh, P(*axes)))
+
+    best = shape((questions, k), jnp.float32), shape((questions, k), jnp.int32)
+    block = shape((8 * 3 * tile, dim), jnp.float32, ("data", "model"))
+    queries = shape((questions, dim), jnp.float32)
+    lowered = search_block.lower(queries, block, best, 0, 3000, mesh=mesh, tile=tile)
+    text = lowered.compile().as_text()
+    kinds = "all-gather|all-reduce|reduce-scatter|collective-permute|all-to-all"
+    sent = re.findall(rf"^ +(?:ROOT )?\S+ = (\S+?)(?:{{\S*)? ({kinds})\(", text, re.M)
+    merged = f"[{questions},{8 * k}]"
+    assert sorted(sent) == [(f"f32{merged}", "all-gather"), (f"s32{merged}", "all-gather")]
+    entry = text[text.index("\nENTRY ") :]  # the scan's body is another computation
+    assert entry.count(" all-gather(") == 2
 
 
 def test_search_bfloat16_finds_nearly_the_same():

@@ -1,9 +1,9 @@
 """Reading comprehension on the embedded corpus: SQuAD-like questions over parallel articles.
 
-A context is the subject's article followed or preceded by that of another entity which states
-the same relation, so that a reader must match subject and relation. The same two articles in two
-languages are real bilingual pairs: written from the same facts, sentence for sentence where both
-languages state them, with the answer known in both.
+A context is three passages: the one that states the fact, another one of the subject's article, and
+one that states the same relation of another entity, so that a reader must match both relation and
+subject. The same passages in two languages are real bilingual pairs: written from the same facts,
+though not sentence for sentence, with the answer known in both.
 """
 
 from collections.abc import Iterator
@@ -68,16 +68,19 @@ def _beside(corpus: Corpus, fact: Fact, languages: tuple[str, ...]) -> Fact | No
     return found[int(draw * len(found))] if found else None
 
 
+def _texts(corpus: Corpus, fact: Fact, beside: Fact, lang: str) -> list[str]:
+    """The passages of a context, in an order that is the same in every language."""
+    stating = corpus.stating(fact, lang)
+    article = [section.passage.text for section in corpus.sections[f"{fact.subject}/{lang}"]]
+    further = [text for text in article if text != stating.text]
+    texts = [stating.text, corpus.stating(beside, lang).text, *further[:1]]
+    first = int(stable_fraction(f"order|{fact.relation}|{fact.subject}") * 3) % len(texts)
+    return texts[first:] + texts[:first]
+
+
 def _example(corpus: Corpus, fact: Fact, beside: Fact, lang: str, number: int) -> MrcExample:
     separator = "" if lang == "ja" else " "
-    articles = [fact, beside]
-    if stable_fraction(f"order|{fact.relation}|{fact.subject}") < 0.5:
-        articles.reverse()
-    texts = [
-        section.passage.text
-        for other in articles
-        for section in corpus.sections[f"{other.subject}/{lang}"]
-    ]
+    texts = _texts(corpus, fact, beside, lang)
     context = separator.join(texts)
     sentence, offset = corpus.statement(fact, lang)
     passage = corpus.stating(fact, lang)
