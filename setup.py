@@ -36,6 +36,8 @@ EXTRAS = {
         "nltk>=3.9",
     ],
     "tensorboard": ["tensorboardX>=2.6"],
+    # The TPU compiler, for launch/tpu_compile.py on a machine without a TPU.
+    "compile": ["libtpu>=0.0.40; platform_system == 'Linux' and platform_machine == 'x86_64'"],
     "translate": ["sacrebleu>=2.6"],
     "google": ["google-cloud-translate>=3.28"],
     "gcs": ["etils[epath-gcs]>=1.13", "gcsfs"],
@@ -43,6 +45,7 @@ EXTRAS = {
 EXTRAS["test"] = [
     *EXTRAS["segment"],
     *EXTRAS["translate"],
+    *EXTRAS["compile"],
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff==0.17.6",

@@ -141,6 +141,7 @@ def test_nothing_unpickles(path):
 
 # Wiring whose only meaningful test is that of what it wires.
 TESTED_BY = {
+    "hosts.py": "distributed/test_processes.py",
     "pipelines/compile_advice.py": "pipelines/test_compile.py",
     "pipelines/compile_reader.py": "pipelines/test_compile.py",
     "pipelines/compile_steps.py": "pipelines/test_compile.py",

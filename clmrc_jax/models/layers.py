@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from clmrc_jax.models.dropout import dropout
+
 
 def attend(query, key, value, bias=None, *, scale=1.0, dropout_rate=0.0, dropout_key=None):
     """Multi-head attention with the softmax in float32.
@@ -26,9 +28,7 @@ def attend(query, key, value, bias=None, *, scale=1.0, dropout_rate=0.0, dropout
         logits = logits + bias
     weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    if dropout_key is not None and dropout_rate > 0:
-        kept = jax.random.bernoulli(dropout_key, 1 - dropout_rate, weights.shape)
-        weights = jnp.where(kept, weights / (1 - dropout_rate), 0)
+    weights = dropout(weights, dropout_rate, dropout_key)
     context = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value)
     return (context / total).astype(value.dtype).swapaxes(1, 2)
 

@@ -91,7 +91,6 @@ class Reader:
         dual, left_out = isinstance(model, DualBertConfig), collections.Counter()
         rows = self._windows(examples, dual, training=True, counts=left_out)
         make = span_features.dual_batches if dual else span_features.span_batches
-        objective = dual_span_objective(model) if dual else span_objective(model)
         axes = dual_bert.PARAM_AXES if dual else span_head.PARAM_AXES
         steps = max(1, recipe.steps(len(rows)))
         index, count = sharding.batch_slice(self.mesh)
@@ -103,15 +102,7 @@ class Reader:
             host_index=index,
             host_count=count,
         )
-        trainer = Trainer(
-            objective,
-            recipe.optimizer_config(len(rows)),
-            self.mesh,
-            axes,
-            self.rules,
-            self.training.accumulate,
-        )
-        result = trainer.fit(
+        result = self._trainer(model, recipe, len(rows), axes).fit(
             placed(params, axes, self.mesh, self.rules),
             data,
             steps=steps,
@@ -124,6 +115,17 @@ class Reader:
         )
         counts = {"questions": len(examples), "windows": len(rows), "steps": steps}
         return result.params, counts | dict(+left_out) | {"loss": result.metrics["loss"]}
+
+    def _trainer(self, model: Model, recipe: Recipe, windows: int, axes) -> Trainer:
+        dual = isinstance(model, DualBertConfig)
+        return Trainer(
+            dual_span_objective(model) if dual else span_objective(model),
+            recipe.optimizer_config(windows),
+            self.mesh,
+            axes,
+            self.rules,
+            self.training.accumulate,
+        )
 
     def read(
         self, model: Model, params: dict, examples: list[MrcExample], description: str = ""

@@ -93,8 +93,8 @@ def test_plan_more_devices_than_present_divide_the_memory(configs, paper):
 
 
 def test_plan_model_that_does_not_divide_over_the_mesh_is_refused(configs):
-    with pytest.raises(InputError, match="axis 'vocab' of size 105879 does not divide"):
-        _plan(configs, "paper", **{"mesh.data": 16, "mesh.model": 4})
+    with pytest.raises(InputError, match="axis 'heads' of size 12 does not divide over 8"):
+        _plan(configs, "paper", **{"mesh.data": 16, "mesh.model": 8})
 
 
 def test_plan_chunks_bound_the_activations(configs, paper):
