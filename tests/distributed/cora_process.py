@@ -1,6 +1,6 @@
-"""A small CORA run as one of several processes, or as the only one.
+"""A small CORA run, by one process or, as the environment says, one of several.
 
-    cora_process.py WORKDIR PART PROCESSES INDEX PORT
+    cora_process.py WORKDIR PART PROCESSES
 
 PART "retriever" trains mDPR, encodes and searches; "whole" is every stage of the smoke preset.
 Nothing in it depends on dropout or on a draw within a batch, so that scores must be equal for any
@@ -41,13 +41,11 @@ def config(part: str):
     return made
 
 
-def main(workdir, part, processes, index, port):
+def main(workdir, part, processes):
     from clmrc_jax.pipelines import train
 
-    if int(processes) > 1:
-        jax.distributed.initialize(f"localhost:{port}", int(processes), int(index))
-    assert jax.device_count() == 8 and jax.process_count() == int(processes)
     train.main(config(part), workdir)
+    assert jax.device_count() == 8 and jax.process_count() == int(processes)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ FSDP = {**DEFAULT_RULES, "mlp": "data"}  # of the toy, whose embed has four colu
 COMPILE_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
-def start(script, *words, devices):
-    """A running script of this folder."""
+def start(script, *words, devices, **variables):
+    """A running script of this folder, with variables of the environment."""
     flags = f"--xla_force_host_platform_device_count={devices} {COMPILE_QUICKLY}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parents[1])}
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parents[1])} | variables
     command = [sys.executable, str(HERE / script), *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=environment, **pipes)
@@ -129,11 +129,15 @@ def test_training_moves_from_two_processes_to_one(tmp_path, undisturbed):
 
 def run_cora(tmp_path, part):
     """Workdirs of a run by one process and one by two."""
-    one, two, port = tmp_path / "one", tmp_path / "two", free_port()
-    running = [start("cora_process.py", two, part, 2, i, port, devices=4) for i in range(2)]
+    one, two = tmp_path / "one", tmp_path / "two"
+    cluster = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+    running = [
+        start("cora_process.py", two, part, 2, devices=4, JAX_PROCESS_ID=str(i), **cluster)
+        for i in range(2)
+    ]
     for status, errors in results(running):
         assert status == 0, errors
-    (only,) = results([start("cora_process.py", one, part, 1, 0, 0, devices=8)])
+    (only,) = results([start("cora_process.py", one, part, 1, devices=8)])
     assert only[0] == 0, only[1]
     return one, two
 

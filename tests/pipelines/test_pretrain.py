@@ -149,7 +149,9 @@ def test_start_folder_is_gone_on_from_and_must_fit(exercises, folder, tmp_path):
     config = ml_collections.ConfigDict({"mt5": sizes, "seed": 1, "steps": 0})
     mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
     model, params = pretrain.pretrain_generator(config, exercises, folder, tmp_path, mesh)
-    pretrained.save_mt5(tmp_path / "mt5", model, jax.device_get(params), (f"{folder}/spiece.model",))
+    pretrained.save_mt5(
+        tmp_path / "mt5", model, jax.device_get(params), (f"{folder}/spiece.model",)
+    )
     start = str(tmp_path / "mt5")
     _, again = pretrain.pretrain_generator(config, exercises, folder, tmp_path, mesh, start)
     jax.tree.map(np.testing.assert_array_equal, params, again)
