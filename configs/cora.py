@@ -200,7 +200,6 @@ def demo():
         {
             "steps": (60, 150, 150),
             "batch_size": 32,
-            "synthetic_share": 0.6,
             "answer_passages": 3,
             "validation_rows": 192,
             "save_every": 50,

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -24,6 +26,26 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """A test marked `alone` runs in a process of its own.
+
+    The profiler, for one, crashes where the TPU compiler of other tests has been loaded.
+    """
+    if pyfuncitem.get_closest_marker("alone") is None or "CLMRC_ALONE" in os.environ:
+        return None
+    command = [sys.executable, "-m", "pytest", pyfuncitem.nodeid, "-c", "tests/pytest.ini"]
+    done = subprocess.run(
+        [*command, "--rootdir=.", "-q", "--slow"],
+        cwd=pyfuncitem.config.rootpath,
+        env=os.environ | {"CLMRC_ALONE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
 
 
 @pytest.fixture(scope="session")

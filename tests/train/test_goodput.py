@@ -140,6 +140,7 @@ def test_memory_peak_of_a_cpu_is_that_of_this_process_alone():
     assert before < 400 << 20
 
 
+@pytest.mark.alone
 def test_profile_window_is_traced_and_closed(tmp_path):
     profile = goodput.Profile((2, 3), tmp_path / "profile")
     waited = []

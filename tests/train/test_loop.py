@@ -333,6 +333,7 @@ def test_fit_crash_between_checkpoints_counts_the_steps_as_lost(tmp_path, refere
     assert last["seconds/lost"] > 0 and losses(tmp_path) == reference[1]
 
 
+@pytest.mark.alone
 def test_fit_profile_writes_a_trace_of_the_window_and_changes_nothing(tmp_path, reference):
     fit(tmp_path, profile=(5, 6))
     assert list((tmp_path / "toy" / "profile").rglob("*.xplane.pb"))
@@ -341,6 +342,7 @@ def test_fit_profile_writes_a_trace_of_the_window_and_changes_nothing(tmp_path, 
         fit(tmp_path, name="toy", profile=(5, 13))
 
 
+@pytest.mark.alone
 def test_fit_profile_of_a_stopped_training_is_closed(tmp_path):
     interrupt(tmp_path, 6, profile=(5, 12))
     assert list((tmp_path / "toy" / "profile").rglob("*.xplane.pb"))
