@@ -155,7 +155,8 @@ def demo():
     config.systems = ("zero_shot", "plain", "cascade", "dual_squad")
     config.data.update({"kind": "world_facts", "target": "ja", "paraphrases": 3})
     # bfloat16 is for accelerators; CPU cores emulate it at a loss.
-    config.model.update({"pretrained": "builtin", "sizes": {"dtype": "float32"}})
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    config.model.update({"pretrained": "builtin", "sizes": {"dtype": "float32"} | dropout})
     config.format.update(
         {"max_length": 128, "source_length": 128, "doc_stride": 48, "max_query_length": 40}
     )
