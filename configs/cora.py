@@ -200,6 +200,7 @@ def demo():
         {
             "steps": (60, 150, 150),
             "batch_size": 32,
+            "synthetic_share": 0.6,
             "answer_passages": 3,
             "validation_rows": 192,
             "save_every": 50,
@@ -212,7 +213,7 @@ def demo():
     config.generator_optimizer.update(
         {
             "name": "adafactor",
-            "learning_rate": 4e-3,
+            "learning_rate": 5e-3,
             "warmup_steps": 10,
             "clip_norm": 1.0,
             "weight_decay": 0.0,
