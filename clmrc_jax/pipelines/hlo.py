@@ -89,12 +89,12 @@ def traffic(text: str, devices: int, trips: int = 1) -> Traffic:
     """
     program = parse(text)
     found = collections.defaultdict(lambda: dict.fromkeys(_COUNTED, 0.0))
-    moved, unknown = 0.0, 0
+    moved, unknown, seen = 0.0, 0, set()
     for instruction, times, operands in _executed(program, trips):
         if instruction.opcode == "while":
             unknown += _loop_trips(program, instruction) is None
         kind, source = _collective(program, instruction)
-        if kind:
+        if kind and not _continues(program, instruction, source, seen):
             _add_collective(found[kind], kind, source, times, devices)
         moved += times * _moved(program, instruction, operands)
     rows = {kind: {k: int(v) for k, v in row.items()} for kind, row in sorted(found.items())}
@@ -201,6 +201,22 @@ def _collective(program: dict, instruction: Instruction) -> tuple[str, Instructi
     return "", None
 
 
+def _continues(program: dict, instruction: Instruction, source: Instruction, seen: set) -> bool:
+    """Whether a fusion goes on with a collective that another one has begun, as in `seen`.
+
+    One that runs behind other work stands in every fusion that it is overlapped with, under the
+    channel of the first. Outside fusions a channel says nothing: `shard_map` gives several one.
+    """
+    channel = re.search(r"channel_id=(\d+)", source.attributes)
+    if instruction.opcode != "fusion" or channel is None:
+        return False
+    inside = (x for name in instruction.called() for x in program.get(name, ()))
+    begins = any('"AsyncCollectiveStart"' in x.attributes for x in inside)
+    again = channel[1] in seen and not begins
+    seen.add(channel[1])
+    return again
+
+
 def _add_collective(row: dict, kind: str, source: Instruction, times: float, devices: int) -> None:
     """Adds one collective to a row of `Traffic.collectives`."""
     size = source.bytes
@@ -266,18 +282,29 @@ def _read(program: dict, body: list[Instruction], place: int) -> float:
         elif x.opcode == "fusion":
             inner = program.get(next(iter(x.called("calls")), ""), [])
             total += sum(_read(program, inner, i) for i in used)
+        elif x.opcode == "tuple" or x.opcode in COLLECTIVES:
+            continue  # handed on; what a collective moves is counted as such
         elif not (x.opcode == "dynamic-update-slice" and used[0] == 0):
             return math.inf
     return total
 
 
 def _written(body: list[Instruction], fusion: Instruction) -> float:
-    """Bytes that a fusion writes: an update in place writes only the slice."""
+    """Bytes that a fusion writes to HBM. Several results are the elements of its root tuple."""
     by_name = {x.name: x for x in body}
     root = next((x for x in body if x.root), None)
-    while root is not None and root.opcode == "bitcast":
-        root = by_name.get(root.operands[0])
-    if root is not None and root.opcode == "dynamic-update-slice":
-        update = by_name.get(root.operands[1])
-        return update.bytes if update is not None else math.inf
-    return fusion.hbm_bytes
+    if root is None:
+        return fusion.hbm_bytes
+    results = [by_name[x] for x in root.operands] if root.opcode == "tuple" else [root]
+    if len(results) != len(fusion.result):
+        return fusion.hbm_bytes
+    return sum(_result(by_name, x) for x, place in zip(results, fusion.result) if place.hbm)
+
+
+def _result(by_name: dict, x: Instruction) -> float:
+    """Bytes that one result costs: none if handed on, the slice if updated in place."""
+    while x.opcode == "bitcast" and x.operands[0] in by_name:
+        x = by_name[x.operands[0]]
+    if x.opcode == "dynamic-update-slice" and x.operands[1] in by_name:
+        return by_name[x.operands[1]].bytes
+    return 0.0 if x.opcode == "parameter" else x.bytes

@@ -2,7 +2,7 @@
 
 Weak scaling of pure data parallelism, the rows per chip staying what they are. Then arithmetic
 and HBM traffic per chip stay, the all-reduce of the gradients keeps its size, and what is
-gathered (the passages of the in-batch negatives) grows with the global batch. Left out: the scores
+gathered (one side's vectors, for in-batch negatives) grows with the global batch. Left out: the scores
 of a larger batch, and the latency of a collective, about a microsecond per hop.
 """
 

@@ -108,6 +108,58 @@ def test_loop_with_an_early_end_runs_as_often_as_told():
     assert found.collectives["all-gather"]["count"] == 19
 
 
+OVERLAPPED = """
+%start (a: bf16[2,128]) -> (bf16[2,128], bf16[32,128]) {
+  %a = bf16[2,128]{1,0:T(8,128)} parameter(0)
+  %gather.1 = bf16[32,128]{1,0:T(8,128)} all-gather(%a), channel_id=7, replica_groups={}, dimensions={0}
+  ROOT %begun = (bf16[2,128]{1,0:T(8,128)}, bf16[32,128]{1,0:T(8,128)}) custom-call(%gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%layer (x: f32[8,128], b: bf16[2,128], c: bf16[32,128]) -> (f32[8,128], bf16[2,128], bf16[32,128]) {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %b = bf16[2,128]{1,0:T(8,128)} parameter(1)
+  %c = bf16[32,128]{1,0:T(8,128)} parameter(2)
+  %gather.2 = bf16[32,128]{1,0:T(8,128)} all-gather(%b), channel_id=7, replica_groups={}, dimensions={0}
+  %y = f32[8,128]{1,0:T(8,128)} tanh(%x)
+  ROOT %all = (f32[8,128]{1,0:T(8,128)}, bf16[2,128]{1,0:T(8,128)}, bf16[32,128]{1,0:T(8,128)}) tuple(%y, %b, %c)
+}
+
+ENTRY %main (p: bf16[2,128], x: f32[8,128]) -> f32[8,128] {
+  %p = bf16[2,128]{1,0:T(8,128)} parameter(0)
+  %x = f32[8,128]{1,0:T(8,128)} parameter(1)
+  %s = (bf16[2,128]{1,0:T(8,128)}, bf16[32,128]{1,0:T(8,128)}) fusion(%p), kind=kCustom, calls=%start
+  %s0 = bf16[2,128]{1,0:T(8,128)} get-tuple-element(%s), index=0
+  %s1 = bf16[32,128]{1,0:T(8,128)} get-tuple-element(%s), index=1
+  %l = (f32[8,128]{1,0:T(8,128)}, bf16[2,128]{1,0:T(8,128)}, bf16[32,128]{1,0:T(8,128)}) fusion(%x, %s0, %s1), kind=kLoop, calls=%layer
+  ROOT %z = f32[8,128]{1,0:T(8,128)} get-tuple-element(%l), index=0
+}
+"""
+
+
+def test_collective_that_runs_behind_other_work_counts_once():
+    found = hlo.traffic(OVERLAPPED, devices=16)
+    size = 32 * 128 * 2
+    assert found.collectives == {
+        "all-gather": {"count": 1, "bytes": size, "sent": size * 15 // 16, "sent_in_part": 0}
+    }
+    layer = 2 * 8 * 128 * 4  # read and written; what is handed on costs nothing
+    assert found.hbm_bytes == layer + size + 2 * 128 * 2  # and the results of the start
+
+
+def test_two_collectives_of_one_channel_are_two():
+    lines = """
+ENTRY %main (s: f32[4,20], r: s32[4,20]) -> (f32[4,80], s32[4,80]) {
+  %s = f32[4,20]{1,0:T(4,128)} parameter(0)
+  %r = s32[4,20]{1,0:T(4,128)} parameter(1)
+  %a = f32[4,80]{1,0:T(4,128)} all-gather(%s), channel_id=1, replica_groups={}, dimensions={1}
+  %b = s32[4,80]{1,0:T(4,128)} all-gather(%r), channel_id=1, replica_groups={}, dimensions={1}
+  ROOT %t = (f32[4,80]{1,0:T(4,128)}, s32[4,80]{1,0:T(4,128)}) tuple(%a, %b)
+}
+"""
+    found = hlo.traffic(lines, devices=4).collectives["all-gather"]
+    assert (found["count"], found["bytes"]) == (2, 2 * 4 * 80 * 4)
+
+
 def test_psum_in_a_scan_of_a_compiled_program_counts_every_iteration():
     mesh = sharding.make_mesh()
 
