@@ -21,12 +21,13 @@ from clmrc_jax.files import InputError
 
 WAITING = {"CREATING", "STARTING", "RESTARTING", "REPAIRING", "REIMAGING", "UPDATING"}
 QUEUED = {"ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES"}
+STOPPED = {"STOPPING", "STOPPED"}  # by a person: nothing took it away
 HOPELESS = ("quota", "permission", "api", "type")  # why a request failed: again would fail again
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """state: absent, waiting, ready or gone (preempted, failed, stopped: must be made anew).
+    """state: absent, waiting, ready or gone (preempted or failed: must be made anew; or stopped).
 
     detail: Google's own word for it.  workers: host count, when ready.
     """
@@ -179,6 +180,12 @@ def ready(slice: Slice, options: RunOptions) -> int:
             why = gcloud.explained(f"{slice.name}: {status.detail}")
             if why.kind in HOPELESS:
                 raise why
+            if status.detail in STOPPED:  # its disks are somebody's
+                raise InputError(
+                    f"{slice.name} is {status.detail}: somebody stopped it, and making it anew would "
+                    "delete its disks. Start it with `gcloud compute tpus tpu-vm start`, or delete it "
+                    "with launch/tpu_vm.py delete; then run the same command again"
+                )
             delete(slice)
         if status.state in ("absent", "gone"):
             try:

@@ -56,6 +56,13 @@ def test_run_continues_on_the_same_slice_after_saved_and_stopped(cloud, checkout
     assert len(cloud.calls("queued-resources", "create")) == 1
 
 
+def test_run_never_deletes_a_slice_that_somebody_stopped(cloud, checkout):
+    cloud.set(node="STOPPED", request="ACTIVE")
+    with pytest.raises(InputError, match="(?s)s is STOPPED: somebody stopped it.*tpu-vm start"):
+        tpu_vm.run(SLICE, options(checkout, "true"))
+    assert not cloud.calls("delete") and cloud.state()["node"] == "STOPPED"
+
+
 def test_run_gives_up_after_max_restarts(cloud, checkout):
     with pytest.raises(InputError, match="preempted 2 times"):
         tpu_vm.run(SLICE, options(checkout, "exit 75", max_restarts=1))
