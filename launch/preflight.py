@@ -9,6 +9,7 @@ recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PRO
 """
 
 import json
+import os
 import sys
 
 from absl import app, flags
@@ -24,22 +25,30 @@ _FREE_GIB = flags.DEFINE_float("free_gib", 1.0, "disk that a local workdir must 
 _JSON = flags.DEFINE_bool("json", False, "print the result as JSON")
 
 
+def _own_stdout():
+    """A stream to stdout that is ours alone: C++ libraries (Gloo) that print go to stderr."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return out
+
+
 def main(argv):
     """Runs the checks; returns the exit code."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     config = _CONFIG.value.to_dict() if _CONFIG.value else {}
+    out = _own_stdout() if _JSON.value else sys.stdout
     try:
         report = preflight.check(
             config, _WORKDIR.value, timeout=_TIMEOUT.value, free_gib=_FREE_GIB.value
         )
     except InputError as error:
         if _JSON.value:
-            print(json.dumps({"error": str(error)}))
+            print(json.dumps({"error": str(error)}), file=out)
         print(f"error: {error}", file=sys.stderr)
         return 2
     if _JSON.value:
-        print(json.dumps(report, indent=1))
+        print(json.dumps(report, indent=1), file=out)
     elif report["process"] == 0:
         devices = ", ".join(f"{count} x {kind}" for kind, count in report["devices"].items())
         print(f"all is well: {report['processes']} processes, {devices}, {report['seconds']} s")
