@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Training steps of Dual BERT per second beside PyTorch, same weights, same batch, same run.
 
-python benchmarks/dual_bert.py --torch_python=PYTHON_WITH_TORCH [--batch_size=8 --repeats=5]
+python benchmarks/dual_bert.py --torch_python=PYTHON_WITH_TORCH [--batch_size=8 --turns=5 --steps=3]
 
-A step is forward, backward, clipping and AdamW, with dropout. The two sides take turns; PyTorch
-(benchmarks/dual_bert_torch.py) runs in a process of its own that sleeps while we work.
-Compilation and a warm-up step are outside the measurement. On a busy machine compare CPU seconds
+A step is forward, backward, clipping and AdamW, with dropout. The two sides take turns of several
+steps; PyTorch (benchmarks/dual_bert_torch.py) runs in a process of its own that sleeps while we
+work. Compilation, a warm-up turn and the first step of every turn, which takes memory back from the
+other side, are outside the measurement. On a busy machine compare CPU seconds
 on one core: `taskset -c 0 python benchmarks/dual_bert.py --threads=1 --clock=cpu`. Loss and gradient norm without
 dropout are compared first: a fast wrong answer does not count.
 
@@ -29,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.models import dual_bert, official_names, saa
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.train import optimizer
@@ -42,7 +44,7 @@ def main() -> None:
     """Measures, and prints medians and their ratio."""
     options = _parser().parse_args()
     _print_memory(options)
-    if not options.repeats:
+    if not options.turns:
         return
     bert = BertConfig(
         vocab_size=options.vocab_size,
@@ -64,10 +66,10 @@ def main() -> None:
             sys.exit("the two models differ: nothing to compare")
         sides = {"torch": torch_step, "ours": _Step(config, params, batch, options.clock)}
         seconds = {name: [] for name in sides}
-        for turn in range(options.repeats + 1):  # the first turn warms up
+        for turn in range(options.turns + 1):  # the first turn warms up
             for name, step in sides.items():
-                spent = step()
-                seconds[name] += [spent] if turn else []
+                spent = [step() for _ in range(options.steps + 1)][1:]
+                seconds[name] += [statistics.median(spent)] if turn else []
     _report(seconds, options.batch_size)
 
 
@@ -84,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--saa_chunk", type=int, default=0, help="target rows at a time; 0: all")
-    parser.add_argument("--repeats", type=int, default=5, help="0: print SAA's memory only")
+    parser.add_argument("--turns", type=int, default=5, help="0: print SAA's memory only")
+    parser.add_argument("--steps", type=int, default=3, help="per turn that count")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of all threads")
     return parser
@@ -223,4 +226,5 @@ def _report(seconds: dict[str, list[float]], rows: int) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # for PyTorch too, which inherits the environment
     main()

@@ -30,6 +30,7 @@ import jax
 import numpy as np
 
 from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.models import biencoder
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.retrieval.batches import BatchPlan, make_batches
@@ -195,4 +196,5 @@ def _report(seconds: dict[str, list[float]], paragraphs: int) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # for PyTorch too, which inherits the environment
     main()

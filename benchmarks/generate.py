@@ -21,6 +21,8 @@ import time
 
 import numpy as np
 
+from clmrc_jax.huge_pages import use_huge_pages
+
 TORCH_WORKER = """
 import json, sys, time
 import numpy as np, torch
@@ -147,4 +149,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()  # for PyTorch too, which inherits the environment
     main()

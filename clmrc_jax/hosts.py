@@ -31,7 +31,17 @@ _WEEK = 7 * 24 * 3600 * 1000  # milliseconds; a process that died ends the wait 
 _LOOK_SECONDS = 2.0
 _LEAVE_SECONDS = 30.0
 _FAILURE = "clmrc_jax/failure"
-_calls = itertools.count()  # the same on all processes, which run the same program
+# The same on all processes, which run the same program.
+_calls, _stops_asked = itertools.count(), itertools.count()
+
+PREEMPTED = 75  # exit status after SIGTERM: saved, run again (EX_TEMPFAIL of sysexits.h)
+
+
+class Preempted(SystemExit):
+    """The process was told to stop (SIGTERM), and has saved; exits with status 75."""
+
+    def __init__(self):
+        super().__init__(PREEMPTED)
 
 
 def several() -> bool:
@@ -48,6 +58,16 @@ def wait_for_all(name: str) -> None:
     """Returns when every process has come here."""
     if several():
         _service().wait_at_barrier(f"clmrc_jax/{next(_calls)}/{name}", _WEEK)
+
+
+def must_stop() -> bool:
+    """Whether all processes are to save and leave now, because one of several got SIGTERM.
+
+    Every process asks at the same places of the program (after every update, before every stage),
+    and all get the same answer there. With one process the caller handles the signal itself.
+    """
+    # The number has to rise over the whole life of the process, not over one training.
+    return several() and multihost_utils.reached_preemption_sync_point(next(_stops_asked))
 
 
 def on_first(name: str, work: Callable[[], T]) -> T:

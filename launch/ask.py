@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clmrc_jax.files import InputError
+from clmrc_jax.huge_pages import use_huge_pages
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,4 +125,5 @@ def _complain(error: Exception) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main())

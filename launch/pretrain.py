@@ -9,6 +9,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from clmrc_jax.files import InputError
+from clmrc_jax.huge_pages import use_huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/pretrain.py")
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and logs")
@@ -30,5 +31,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     flags.mark_flags_as_required(["config", "workdir", "output"])
     app.run(main)

@@ -19,6 +19,7 @@ import json
 import sys
 
 from clmrc_jax.files import InputError
+from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.pipelines.read import ReadOptions, read
 
 _HELP = {
@@ -73,4 +74,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main())

@@ -16,6 +16,7 @@ import json
 import sys
 
 from clmrc_jax.files import InputError
+from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.pipelines.retrieve import RetrieveOptions, retrieve
 
 _HELP = {
@@ -76,4 +77,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     sys.exit(main())

@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from clmrc_jax.files import InputError
+from clmrc_jax.huge_pages import use_huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "config file and preset, e.g. configs/cora.py:demo", lock_config=True
@@ -62,6 +63,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse_flags)

@@ -127,13 +127,13 @@ def seq2seq_batch(format: GeneratorFormat, sources, targets, pad_id: int) -> dic
 
 
 def seq2seq_batches(tokenizer: Tokenizer, format: GeneratorFormat, choose):
-    """`transform(rows, rng, epoch) -> batch` of the seq2seq objective.
+    """`transform(rows, rngs, epoch) -> batch` of the seq2seq objective.
 
     choose(row, rng, epoch) -> (question, lang, ctxs, answer): what to train on in this epoch.
     """
 
-    def transform(rows, rng, epoch):
-        chosen = [choose(row, rng, epoch) for row in rows]
+    def transform(rows, rngs, epoch):
+        chosen = [choose(row, rng, epoch) for row, rng in zip(rows, rngs, strict=True)]
         sources, _ = encode_sources(tokenizer, format, [item[:3] for item in chosen])
         targets = encode_targets(tokenizer, format, [item[3] for item in chosen])
         return seq2seq_batch(format, sources, targets, tokenizer.ids.pad)

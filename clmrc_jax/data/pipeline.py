@@ -9,14 +9,14 @@ an epoch, and the number of hosts changes who reads a row, never which rows form
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import grain
 import numpy as np
 
 from clmrc_jax.files import InputError
 
-Transform = Callable[[list, np.random.Generator, int], dict[str, np.ndarray]]
+Transform = Callable[[list, list[np.random.Generator], int], dict[str, np.ndarray]]
 
 
 def make_dataset(
@@ -35,8 +35,9 @@ def make_dataset(
 
     source: anything with len() and [index].  batch_size: rows of the global batch; this host
     gets `batch_size / host_count` of them, the `host_index`-th slice.
-    transform(rows, rng, epoch) -> dict of arrays [rows, ...]: makes the arrays. rng depends on
-    seed, batch and host alone. epoch counts from 0 and is that of the global batch's first row
+    transform(rows, rngs, epoch) -> dict of arrays [rows, ...]: makes the arrays. rngs: one
+    generator per row, seeded by `seed` and the row's place on the line, so that what is drawn
+    for a row does not depend on the number of hosts. epoch counts from 0 and is that of the global batch's first row
     (a batch may run over into the next epoch).
     epoch_length: rows that `transform` counts as an epoch; default all of the source.
     epochs: None for endless; else the last batch is filled up from the following epoch.
@@ -91,8 +92,8 @@ class _Batches:
         first = batch * self.batch_size
         start = first + self.host_index * rows
         chosen = [self.source[self.row(place)] for place in range(start, start + rows)]
-        rng = np.random.default_rng((self.seed, batch, self.host_index))
-        return self.transform(chosen, rng, first // self.epoch_length)
+        rngs = row_generators(self.seed, range(start, start + rows))
+        return self.transform(chosen, rngs, first // self.epoch_length)
 
     def row(self, place: int) -> int:
         """The source row at a place of the endless line."""
@@ -100,6 +101,11 @@ class _Batches:
         if not self.shuffle:
             return index
         return int(_permutation(len(self.source), self.seed, epoch)[index])
+
+
+def row_generators(seed: int, places: Iterable[int]) -> list[np.random.Generator]:
+    """One random generator per row, of a seed and the row's place on the endless line."""
+    return [np.random.default_rng((seed, place)) for place in places]
 
 
 @functools.lru_cache(maxsize=4)

@@ -83,7 +83,7 @@ def contrastive_batches(
     positives: str = "uniform",
     article_key: Callable[[dict], str] | None = None,
 ):
-    """`transform(rows, rng, epoch) -> batch` of the contrastive objective.
+    """`transform(rows, rngs, epoch) -> batch` of the contrastive objective.
 
     rows: DPR rows (`question, lang, positive_ctxs, hard_negative_ctxs`).
     positives: "uniform" over a question's positives, or "first" (legacy: mined positives are
@@ -104,10 +104,10 @@ def contrastive_batches(
         order = rng.permutation(len(negatives))[:hard_negatives]
         return [row["positive_ctxs"][pick], *(negatives[i] for i in order)]
 
-    def transform(rows, rng, epoch):
+    def transform(rows, rngs, epoch):
         del epoch
         contexts = 1 + hard_negatives
-        chosen = [choose(row, rng) for row in rows]
+        chosen = [choose(row, rng) for row, rng in zip(rows, rngs, strict=True)]
         valid = np.array([[i < len(c) for i in range(contexts)] for c in chosen])
         filled = [ctx for c in chosen for ctx in c + c[:1] * (contexts - len(c))]
         questions = format.questions(tokenizer, [(r["question"], r["lang"]) for r in rows])

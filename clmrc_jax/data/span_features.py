@@ -177,7 +177,7 @@ def _report(
 
 
 def span_batches(tokenizer: Tokenizer, format: SpanFormat, lengths: Sequence[int] = ()):
-    """`transform(rows, rng, epoch) -> batch` of the plain reader.
+    """`transform(rows, rngs, epoch) -> batch` of the plain reader.
 
     rows: windows; None is a padding row: a copy of the first window with valid false.
     lengths: padded lengths, ascending, the smallest that holds the batch is taken; default always
@@ -188,8 +188,8 @@ def span_batches(tokenizer: Tokenizer, format: SpanFormat, lengths: Sequence[int
     """
     lengths = tuple(lengths) or (format.max_length,)
 
-    def transform(rows, rng, epoch):
-        del rng, epoch
+    def transform(rows, rngs, epoch):
+        del rngs, epoch
         windows, valid = _filled(rows)
         return _side(windows, lengths, tokenizer.ids.pad, "") | {"valid": valid}
 
@@ -202,7 +202,7 @@ def dual_batches(
     lengths: Sequence[int] = (),
     source_lengths: Sequence[int] = (),
 ):
-    """`transform(rows, rng, epoch) -> batch` of Dual BERT.
+    """`transform(rows, rngs, epoch) -> batch` of Dual BERT.
 
     rows: (target, source) windows, or None; see `span_batches`.
     batch: that of `span_batches`, and source_input_ids ... source_end for the source side.
@@ -210,8 +210,8 @@ def dual_batches(
     lengths = tuple(lengths) or (format.max_length,)
     source_lengths = tuple(source_lengths) or (format.source_length,)
 
-    def transform(rows, rng, epoch):
-        del rng, epoch
+    def transform(rows, rngs, epoch):
+        del rngs, epoch
         pairs, valid = _filled(rows)
         targets, sources = zip(*pairs)
         batch = _side(targets, lengths, tokenizer.ids.pad, "")

@@ -102,14 +102,14 @@ def translation_batch(
 
 
 def pair_batches(tokenizer: MarianTokenizer, format: TranslationFormat) -> Transform:
-    """`transform(rows, rng, epoch) -> batch` for rows (source text, target text)."""
-    return lambda rows, rng, epoch: translation_batch(tokenizer, format, rows)
+    """`transform(rows, rngs, epoch) -> batch` for rows (source text, target text)."""
+    return lambda rows, rngs, epoch: translation_batch(tokenizer, format, rows)
 
 
 def group_batches(tokenizer: MarianTokenizer) -> Transform:
     """The same for one row of `length_groups` per batch."""
 
-    def transform(rows, rng, epoch):
+    def transform(rows, rngs, epoch):
         ((bucket, pairs),) = rows
         return translation_batch(tokenizer, TranslationFormat((bucket,)), pairs)
 

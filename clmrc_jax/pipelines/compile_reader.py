@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from clmrc_jax import sharding
 from clmrc_jax.data import span_features
 from clmrc_jax.data.mrc_examples import Answer, MrcExample, SourceSide
+from clmrc_jax.data.pipeline import row_generators
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.models import dual_bert, span_head
 from clmrc_jax.models.dual_bert import DualBertConfig
@@ -108,7 +109,7 @@ def _batch(s: ClmrcSettings, rows: int, dual: bool) -> dict[str, np.ndarray]:
     windows = span_features.dual_windows if dual else span_features.span_windows
     make = span_features.dual_batches if dual else span_features.span_batches
     first = windows([example], tokenizer, s.format, training=True)[0]
-    return make(tokenizer, s.format)([first] * rows, np.random.default_rng(0), 0)
+    return make(tokenizer, s.format)([first] * rows, row_generators(0, range(rows)), 0)
 
 
 def _shape(s: ClmrcSettings, rows: int, dual: bool) -> str:

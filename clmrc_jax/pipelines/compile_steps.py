@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from clmrc_jax import sharding
 from clmrc_jax.data.generator_features import encode_sources, pad_sources, seq2seq_batches
+from clmrc_jax.data.pipeline import row_generators
 from clmrc_jax.data.retriever_features import contrastive_batches
 from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder, mt5
@@ -201,7 +201,7 @@ def _retriever_training(s: CoraSettings, model: _Model, held: int) -> Step:
     transform = contrastive_batches(
         retriever.tokenizer, retriever.format, hard_negatives=t.hard_negatives
     )
-    batch = transform([row] * t.batch_size, np.random.default_rng(0), 0)
+    batch = transform([row] * t.batch_size, row_generators(0, range(t.batch_size)), 0)
     lengths = batch["question_ids"].shape[-1], batch["passage_ids"].shape[-1]
     contexts = t.batch_size * (1 + t.hard_negatives)
     return training_step(
@@ -282,7 +282,7 @@ def _generator_training(s: CoraSettings, model: _Model, held: int) -> Step:
     transform = seq2seq_batches(
         generator.tokenizer, f, lambda row, rng, epoch: (_LONG, "en", passages, _LONG)
     )
-    batch = transform([None] * t.batch_size, np.random.default_rng(0), 0)
+    batch = transform([None] * t.batch_size, row_generators(0, range(t.batch_size)), 0)
     source = "x".join(map(str, batch["encoder_input_tokens"].shape[1:]))
     return training_step(
         "train mGEN",

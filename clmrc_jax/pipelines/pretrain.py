@@ -51,15 +51,17 @@ def encoder_transform(
     contrastive = contrastive_batches(tokenizer, format, hard_negatives=contexts - 1)
     buckets = format.passage_buckets
 
-    def transform(indices, rng, epoch):
+    def transform(indices, rngs, epoch):
         texts = [exercises.statement(i)[1] for i in indices[: len(indices) // 2]]
         packed = tokenizer.pack(texts, max_length=buckets[-1])
-        masked = [mask_tokens(x, rng, tokenizer.ids, tokenizer.vocab_size) for x in packed]
+        masked = [
+            mask_tokens(x, rng, tokenizer.ids, tokenizer.vocab_size) for x, rng in zip(packed, rngs)
+        ]
         ids, mask = pad_to_bucket([m[0] for m in masked], buckets, tokenizer.ids.pad)
         positions, weights = pad_to_bucket([m[1] for m in masked], (predictions,), 0)
         labels, _ = pad_to_bucket([m[2] for m in masked], (predictions,), 0)
         rows = [dpr_row(exercises.reading(i, passages=contexts)) for i in indices]
-        return contrastive(rows, rng, epoch) | {
+        return contrastive(rows, rngs, epoch) | {
             "input_ids": ids,
             "attention_mask": mask,
             "masked_positions": positions,
@@ -123,7 +125,8 @@ def generator_transform(
         sources, _ = encode_sources(tokenizer, format, items)
         return sources, encode_targets(tokenizer, format, answers)
 
-    def transform(indices, rng, epoch):
+    def transform(indices, rngs, epoch):
+        rng = rngs[0]  # of the batch: it has one kind
         easy, kind = indices[0] < easy_examples, rng.random()
         if not easy and kind < corrupted_share:
             sources, targets = corrupted(indices, rng)

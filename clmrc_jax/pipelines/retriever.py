@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from clmrc_jax import sharding
-from clmrc_jax.data.pipeline import make_dataset
+from clmrc_jax.data.pipeline import make_dataset, row_generators
 from clmrc_jax.data.retriever_features import POSITIVES, RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError
@@ -186,7 +186,7 @@ class Retriever:
             positives="first",
             article_key=self._article_key,
         )
-        batch = transform(list(rows), np.random.default_rng(0), 0)
+        batch = transform(list(rows), row_generators(0, range(len(rows))), 0)
         params = sharding.local_view(params, self.mesh)
         shape = batch["passage_ids"].shape
         questions = self.encode_question_ids(params, _ragged(batch, "question"))

@@ -26,7 +26,7 @@ from clmrc_jax.pipelines.stages import workdir_lock
 from clmrc_jax.pipelines.sweep_points import Point, Sweep
 from clmrc_jax.pipelines.sweep_table import REPORT, is_finished
 
-PREEMPTED = 75  # exit status of a run that has saved and can go on (train/loop.py)
+PREEMPTED = 75  # exit status of a run that has saved and can go on (hosts.py)
 LOG, RECORD = "log.txt", "sweep.json"
 SHOWN_LINES = 12
 POLL_SECONDS = 0.2

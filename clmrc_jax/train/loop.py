@@ -27,20 +27,10 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from clmrc_jax import sharding
+from clmrc_jax import hosts, sharding
 from clmrc_jax.files import InputError, read_json, write_json
 from clmrc_jax.progress import Meter
 from clmrc_jax.train import checkpoints, goodput, metrics, optimizer, state, step
-
-PREEMPTED = 75  # exit status after SIGTERM: saved, run again (EX_TEMPFAIL of sysexits.h)
-
-
-class Preempted(SystemExit):
-    """The process was told to stop (SIGTERM), and has saved; exits with status 75."""
-
-    def __init__(self, step: int):
-        super().__init__(PREEMPTED)
-        self.step = step
 
 
 class TrainingDiverged(RuntimeError):
@@ -129,7 +119,7 @@ class Trainer:
         that must be the same when continuing.  read_threads: threads that prepare batches.
         profile: (first, last) step of a `jax.profiler` trace, into `workdir/name/profile`.
         Raises InputError (foreign checkpoint, other configuration, data at an end),
-        TrainingDiverged, Preempted.
+        TrainingDiverged, hosts.Preempted.
         """
         run = FitOptions(steps=steps, seed=seed, **options)
         if len(dataset) < steps:
@@ -251,11 +241,11 @@ class _Fit:
                     self.goodput.record(self.done)
                 if improved or (self.done % options.save_every == 0 and not last):
                     self._save()
-                if self._must_stop():
+                if self.stopping.is_set() or hosts.must_stop():
                     self._save()
                     text = f"{options.name}: stopped by SIGTERM, saved step {self.done}; "
                     print(text + "the same command continues from there", file=sys.stderr)
-                    raise Preempted(self.done)
+                    raise hosts.Preempted
                 self.timers.pause(time.perf_counter() - started)
                 meter.advance(note=f"loss {self.metrics['loss']:.4f}" if self.metrics else "")
 
@@ -342,11 +332,6 @@ class _Fit:
             checkpoints.save(self.saved, self.done, self.state, data, self.config)
         self.good = self.done
         self.goodput.record(self.done)
-
-    def _must_stop(self) -> bool:
-        if jax.process_count() > 1:  # all hosts must stop after the same step
-            return multihost_utils.reached_preemption_sync_point(self.done)
-        return self.stopping.is_set()
 
     def _finish(self):
         """Saves the parameters to return, marks the training finished, frees the rest."""

@@ -10,6 +10,7 @@ from clmrc_jax.data.generator_features import (
     pad_sources,
     seq2seq_batches,
 )
+from clmrc_jax.data.pipeline import row_generators
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError
 
@@ -118,7 +119,7 @@ def test_only_the_first_passages_are_offered_and_none_survives_closed_book(token
 def test_training_and_evaluation_see_the_same_truncated_source(tokenizer):
     format = GeneratorFormat(source_buckets=(12, 20), target_length=4, passages=3)
     choose = lambda row, rng, epoch: (row["q"], "en", CTXS, "an answer of many tokens")  # noqa: E731
-    batch = seq2seq_batches(tokenizer, format, choose)([{"q": "who?"}], np.random.default_rng(0), 0)
+    batch = seq2seq_batches(tokenizer, format, choose)([{"q": "who?"}], row_generators(0, [0]), 0)
     (ids,), _ = encode_sources(tokenizer, format, [("who?", "en", CTXS)])
     assert batch["encoder_input_tokens"].tolist() == [ids] and len(ids) == 20
 
@@ -127,7 +128,7 @@ def test_batch_ends_in_eos_and_is_padded_and_masked(tokenizer):
     format = GeneratorFormat(source_buckets=(40,), target_length=6, passages=1)
     rows = [("who?", "en", CTXS[:1], "日本"), ("q", "en", [], "Tokyo\nis a very long answer " * 3)]
     transform = seq2seq_batches(tokenizer, format, lambda row, rng, epoch: row)
-    batch = transform(rows, np.random.default_rng(0), 0)
+    batch = transform(rows, row_generators(0, range(len(rows))), 0)
     eos = tokenizer.ids.eos
     targets = encode_targets(tokenizer, format, [row[3] for row in rows])
     assert len(targets[1]) == 6 and targets[1][-1] == eos
@@ -149,8 +150,8 @@ def test_choice_sees_row_rng_and_epoch(tokenizer):
         return "q", "en", [], "a"
 
     transform = seq2seq_batches(tokenizer, GeneratorFormat(source_buckets=(9,)), choose)
-    transform(["x", "y"], np.random.default_rng(7), 3)
-    draws = np.random.default_rng(7).integers(100, size=2).tolist()
+    transform(["x", "y"], row_generators(7, [4, 5]), 3)
+    draws = [int(rng.integers(100)) for rng in row_generators(7, [4, 5])]
     assert seen == [("x", draws[0], 3), ("y", draws[1], 3)]
 
 

@@ -6,11 +6,11 @@ from clmrc_jax.data.pipeline import batches_for_inference, make_dataset, pad_to_
 from clmrc_jax.files import InputError
 
 
-def rows_and_epoch(rows, rng, epoch):
+def rows_and_epoch(rows, rngs, epoch):
     return {
         "row": np.array(rows),
         "epoch": np.full(len(rows), epoch),
-        "noise": rng.integers(0, 2**31, len(rows)),
+        "noise": np.array([rng.integers(2**31) for rng in rngs]),
     }
 
 
@@ -53,6 +53,8 @@ def test_make_dataset_hosts_split_the_same_global_batches():
     for batch in (0, 2, 7):
         joined = np.concatenate([host[batch]["row"] for host in hosts])
         np.testing.assert_array_equal(joined, whole[batch]["row"])
+        noise = np.concatenate([host[batch]["noise"] for host in hosts])
+        np.testing.assert_array_equal(noise, whole[batch]["noise"])
         epochs = {int(host[batch]["epoch"][0]) for host in hosts}
         assert epochs == {int(whole[batch]["epoch"][0])}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from clmrc_jax.data.pipeline import row_generators
 from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches, stable_key
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError
@@ -34,8 +35,8 @@ def row(positives, negatives=(), question="where?", lang="en"):
     }
 
 
-def rng(seed=0):
-    return np.random.default_rng(seed)
+def rngs(rows, seed=0):
+    return row_generators(seed, range(rows))
 
 
 def test_question_text_is_tagged_once_prefixed_and_stripped():
@@ -75,7 +76,7 @@ def test_prefixed_passages_do_not_depend_on_their_neighbours(tokenizer):
 def test_batch_has_the_shapes_and_masks_of_the_contract(tokenizer):
     transform = contrastive_batches(tokenizer, FORMAT, hard_negatives=2)
     rows = [row([ctx(1, "a")], [ctx(2, "a"), ctx(3, "b"), ctx(4)]), row([ctx(5)], [ctx(6, "b")])]
-    batch = transform(rows, rng(), 0)
+    batch = transform(rows, rngs(len(rows)), 0)
     assert batch["question_ids"].shape == (2, 16) and batch["passage_ids"].shape == (2, 3, 24)
     for name in ("question_ids", "passage_ids", "passage_key", "article_key"):
         assert batch[name].dtype == np.int32, name
@@ -90,16 +91,16 @@ def test_batch_has_the_shapes_and_masks_of_the_contract(tokenizer):
 
 
 def test_question_without_hard_negatives_has_one_valid_context(tokenizer):
-    batch = contrastive_batches(tokenizer, FORMAT, hard_negatives=1)([row([ctx(1)])], rng(), 0)
+    batch = contrastive_batches(tokenizer, FORMAT, hard_negatives=1)([row([ctx(1)])], rngs(1), 0)
     np.testing.assert_array_equal(batch["passage_valid"], [[True, False]])
-    batch = contrastive_batches(tokenizer, FORMAT, hard_negatives=0)([row([ctx(1)])], rng(), 0)
+    batch = contrastive_batches(tokenizer, FORMAT, hard_negatives=0)([row([ctx(1)])], rngs(1), 0)
     assert batch["passage_ids"].shape[1] == 1
 
 
 def picked(tokenizer, positives, draws=60):
     transform = contrastive_batches(tokenizer, FORMAT, positives=positives)
     rows = [row([ctx(1), ctx(2), ctx(3)], [ctx(8), ctx(9)])]
-    batches = [transform(rows, rng(seed), 0) for seed in range(draws)]
+    batches = [transform(rows, rngs(len(rows), seed), 0) for seed in range(draws)]
     return [batch["passage_key"][0].tolist() for batch in batches]
 
 
@@ -115,7 +116,7 @@ def test_uniform_positives_vary_and_first_does_not(tokenizer):
 def test_same_seed_gives_the_same_batch(tokenizer):
     transform = contrastive_batches(tokenizer, FORMAT)
     rows = [row([ctx(i), ctx(i + 1)], [ctx(i + 2), ctx(i + 3)]) for i in range(0, 40, 4)]
-    first, second = transform(rows, rng(3), 0), transform(rows, rng(3), 5)
+    first, second = transform(rows, rngs(len(rows), 3), 0), transform(rows, rngs(len(rows), 3), 5)
     assert all((first[name] == second[name]).all() for name in first)
 
 
@@ -124,13 +125,13 @@ def test_article_key_can_join_articles_across_languages(tokenizer):
     transform = contrastive_batches(
         tokenizer, FORMAT, article_key=lambda c: entity.get(c["article_id"], "")
     )
-    batch = transform([row([ctx(1, "a-en")], [ctx(2, "a-ja")]), row([ctx(3)])], rng(), 0)
+    batch = transform([row([ctx(1, "a-en")], [ctx(2, "a-ja")]), row([ctx(3)])], rngs(2), 0)
     assert batch["article_key"].tolist() == [[stable_key("Q1")] * 2, [-1, -1]]
 
 
 def test_row_without_positive_and_unknown_choice_are_refused(tokenizer):
     with pytest.raises(InputError, match="question 'q' has no positive passage"):
-        contrastive_batches(tokenizer, FORMAT)([row([])], rng(), 0)
+        contrastive_batches(tokenizer, FORMAT)([row([])], rngs(1), 0)
     with pytest.raises(InputError, match="positives 'all': choose one of uniform, first"):
         contrastive_batches(tokenizer, FORMAT, positives="all")
 
@@ -149,7 +150,7 @@ def test_padding_of_a_vocabulary_whose_pad_is_not_zero(tmp_path):
     xlmr = load_tokenizer(str(tmp_path))
     assert (xlmr.ids.cls, xlmr.ids.pad, xlmr.ids.sep) == (0, 1, 2)
     rows = [row([ctx(1, title="japan", text="it is here")], question="where is it")]
-    batch = contrastive_batches(xlmr, FORMAT, hard_negatives=0)(rows, rng(), 0)
+    batch = contrastive_batches(xlmr, FORMAT, hard_negatives=0)(rows, rngs(len(rows)), 0)
     assert batch["question_ids"].tolist() == [[0, 4, 5, 6, 9, 2] + [1] * 10]
     assert batch["question_mask"].tolist() == [[True] * 6 + [False] * 10]
     assert batch["passage_ids"][0, 0].tolist() == [0, 8, 2, 6, 5, 7, 2] + [1] * 17

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -13,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from clmrc_jax import hosts, sharding
 from clmrc_jax.files import InputError
+from clmrc_jax.pipelines.stages import Run
 from clmrc_jax.retrieval.exact import ExactIndex
 
 TOY = pathlib.Path(__file__).resolve().parent.parent / "train" / "toy.py"
@@ -79,23 +81,52 @@ def fail():
 
 def train(workdir):
     """Eight devices train until a crash after step 6; step 4 is saved."""
+    fit(workdir, "toy", lambda done: done == 6 and os._exit(0))
+
+
+def stop(workdir):
+    """One training to its end; SIGTERM to process 1 after step 3 of the next."""
+
+    def tell(done):
+        if done == 3 and jax.process_index() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)  # the notice takes its way
+
+    fit(workdir, "first", lambda done: None)
+    fit(workdir, "second", tell)
+
+
+def stop_between(workdir):
+    """SIGTERM to process 0 during a stage; all leave before the next but one at the latest."""
+    run = Run(workdir)
+
+    def work(folder):
+        if jax.process_index() == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    for name in ("one", "two", "three"):
+        run.stage(name, {}, work if name == "one" else lambda folder: None)
+
+
+def fit(workdir, name, after):
+    """Trains twelve steps on eight devices; after(done) is called after each."""
     spec = importlib.util.spec_from_file_location("toy", TOY)
     toy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(toy)
 
-    def crash(params, done):
-        if done == 6:
-            os._exit(0)
+    def validate(params, done):
+        after(done)
         return {"score": 0.0}
 
     rules = {**sharding.DEFAULT_RULES, "mlp": "data"}
     mesh = sharding.make_mesh(4, 2)
     index, count = sharding.batch_slice(mesh)
     data = toy.dataset(noise=0.0, host_index=index, host_count=count)
-    options = {"steps": 12, "seed": 7, "workdir": workdir, "name": "toy"}
+    options = {"steps": 12, "seed": 7, "workdir": workdir, "name": name}
     trainer = toy.trainer(mesh=mesh, rules=rules)
     often = {"log_every": 1, "save_every": 4, "validate_every": 1}
-    trainer.fit(toy.init(), data, validate=crash, **often, **options)
+    trainer.fit(toy.init(), data, validate=validate, **often, **options)
 
 
 def main(what, port, index, *words):

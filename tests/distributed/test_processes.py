@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import pytest
 
+from clmrc_jax.hosts import PREEMPTED, Preempted
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
 from clmrc_jax.sharding import DEFAULT_RULES, make_mesh
-from clmrc_jax.train.loop import Preempted
 
 HERE = pathlib.Path(__file__).parent
 spec = importlib.util.spec_from_file_location("toy", HERE.parent / "train" / "toy.py")
@@ -125,6 +125,16 @@ def test_training_moves_from_two_processes_to_one(tmp_path, undisturbed):
     assert (tmp_path / "toy" / "checkpoints" / "4").exists() and len(losses(tmp_path)) < 12
     fit(tmp_path, make_mesh(2, 1, jax.devices()[:2]))
     assert_continues(tmp_path, undisturbed)
+
+
+def test_sigterm_stops_two_processes_at_once_in_a_later_training_and_between_stages(tmp_path):
+    for status, errors in run_two("stop", tmp_path):
+        assert status == PREEMPTED, errors
+    assert (tmp_path / "first" / "finished.json").exists()
+    assert max(int(x.name) for x in (tmp_path / "second" / "checkpoints").iterdir()) <= 5
+    for status, errors in run_two("stop_between", tmp_path):
+        assert status == PREEMPTED, errors
+    assert (tmp_path / "one" / "stage.json").exists() and not (tmp_path / "two").exists()
 
 
 def run_cora(tmp_path, part):

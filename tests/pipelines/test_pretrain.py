@@ -7,6 +7,7 @@ import pytest
 
 from clmrc_jax import sharding
 from clmrc_jax.data.generator_features import GeneratorFormat
+from clmrc_jax.data.pipeline import row_generators
 from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.data.world_facts.cldr import load_world_facts
@@ -39,7 +40,7 @@ def tokenizer(folder):
 def test_masked_texts_and_exercises_share_a_batch(exercises, tokenizer):
     format = RetrieverFormat(question_buckets=(128,), passage_buckets=(256,))
     transform = pretrain.encoder_transform(tokenizer, exercises, format, contexts=3, predictions=40)
-    batch = transform(range(6), np.random.default_rng(0), 0)
+    batch = transform(range(6), row_generators(0, range(6)), 0)
     assert batch["passage_ids"].shape == (6, 3, 256) and batch["input_ids"].shape == (3, 256)
     restored = batch["input_ids"].copy()
     for i in range(3):
@@ -57,7 +58,7 @@ def test_reading_batches_hold_one_to_three_passages_and_the_answer(exercises, to
     )
     counts = set()
     for seed in range(12):
-        batch = transform(range(4), np.random.default_rng(seed), 0)
+        batch = transform(range(4), row_generators(seed, range(4)), 0)
         sources = [
             tokenizer.decode(ids[mask])
             for ids, mask in zip(batch["encoder_input_tokens"], batch["encoder_mask"])
@@ -74,10 +75,10 @@ def test_easy_exercises_come_first_and_have_one_passage(exercises, tokenizer):
         tokenizer, exercises, FORMAT, corrupted_share=1.0, naming_share=0.0, easy_examples=8
     )
     for seed in range(5):
-        batch = transform(range(4, 8), np.random.default_rng(seed), 0)
+        batch = transform(range(4, 8), row_generators(seed, range(4, 8)), 0)
         sources = [tokenizer.decode(ids) for ids in batch["encoder_input_tokens"]]
         assert all("<0:" in source and "<1:" not in source for source in sources)
-    batch = transform(range(8, 12), np.random.default_rng(0), 0)
+    batch = transform(range(8, 12), row_generators(0, range(8, 12)), 0)
     assert np.isin(tokenizer.ids.sentinels[0], batch["encoder_input_tokens"])
 
 
@@ -85,7 +86,7 @@ def test_corrupted_batches_end_and_hold_sentinels(exercises, tokenizer):
     transform = pretrain.generator_transform(
         tokenizer, exercises, FORMAT, corrupted_share=1.0, naming_share=0.0, easy_examples=0
     )
-    batch = transform(range(5), np.random.default_rng(0), 0)
+    batch = transform(range(5), row_generators(0, range(5)), 0)
     assert (batch["decoder_target_tokens"][:, 0] == tokenizer.ids.sentinels[0]).all()
     assert np.isin(tokenizer.ids.sentinels[0], batch["encoder_input_tokens"])
     last = batch["encoder_mask"].sum(1) - 1
@@ -96,7 +97,7 @@ def test_naming_batches_ask_for_a_name_in_the_language_of_the_tag(exercises, tok
     transform = pretrain.generator_transform(
         tokenizer, exercises, FORMAT, corrupted_share=0.0, naming_share=1.0, easy_examples=0
     )
-    batch = transform(range(6), np.random.default_rng(0), 0)
+    batch = transform(range(6), row_generators(0, range(6)), 0)
     for i, (ids, target) in enumerate(
         zip(batch["encoder_input_tokens"], batch["decoder_target_tokens"])
     ):

@@ -39,9 +39,9 @@ def init(width=16):
 def dataset(pause=0.0, batch_size=16, spoil=None, noise=0.01, **hosts):
     """Batches x, y, x_mask; `spoil`: the row whose input becomes NaN."""
 
-    def transform(rows, rng, epoch):
+    def transform(rows, rngs, epoch):
         time.sleep(pause)
-        x = DATA[rows] + rng.normal(size=(len(rows), 8)).astype(np.float32) * noise
+        x = DATA[rows] + np.stack([rng.normal(size=8) for rng in rngs]).astype(np.float32) * noise
         if spoil in rows:
             x = x * np.nan
         mask = np.arange(8) < np.array(rows)[:, None] % 8 + 1  # mean share of padding: 3.5 / 8
