@@ -31,6 +31,8 @@ def paper():
             "rounds": 2,
             "mesh": {"data": -1, "model": 1},
             "rules": {},
+            # (first, last) step of every training that jax.profiler traces, e.g. (20, 25).
+            "profile": (),
             "corpus": {
                 "kind": "files",
                 "size": "full",

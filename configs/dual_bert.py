@@ -61,6 +61,8 @@ def files():
             "seed": 0,
             "mesh": {"data": -1, "model": 1},
             "rules": {},
+            # (first, last) step of every training that jax.profiler traces, e.g. (20, 25).
+            "profile": (),
             # zero_shot, plain, cascade, mixed, dual, dual_squad; see pipelines/clmrc.py
             "systems": ("dual_squad",),
             "data": {

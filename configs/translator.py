@@ -59,6 +59,8 @@ def demo():
             "save_every": 200,
             "mesh": {"data": -1, "model": 1},
             "rules": {},
+            # (first, last) step of every training that jax.profiler traces, e.g. (20, 25).
+            "profile": (),
             "search": {
                 "num_beams": 4,
                 "max_length": 64,

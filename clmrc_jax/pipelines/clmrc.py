@@ -28,7 +28,7 @@ from clmrc_jax.pipelines.clmrc_data import EvaluationSet, load_reading_sets
 from clmrc_jax.pipelines.clmrc_settings import SCORERS, SYSTEMS, ClmrcSettings
 from clmrc_jax.pipelines.models import tokenizer_files
 from clmrc_jax.pipelines.reader import Model, Reader, make_reader, saved_reader
-from clmrc_jax.pipelines.settings import plain
+from clmrc_jax.pipelines.settings import determining, plain
 from clmrc_jax.pipelines.stages import Run
 from clmrc_jax.train import readers
 from clmrc_jax.train.span_recipe import Recipe
@@ -200,9 +200,8 @@ class Clmrc:
 
     def stage(self, name: str, work) -> dict:
         """A stage of the run; it depends on all settings but the run's name and its systems."""
-        settings = plain(self.settings)
-        for field in ("name", "systems"):  # more systems may be added to a workdir later
-            settings.pop(field)
+        # More systems may be added to a workdir later.
+        settings = determining(self.settings, "name", "systems")
         return self.run.stage(name, {"stage": name} | settings, work)
 
     def _seed(self, phase: str) -> int:

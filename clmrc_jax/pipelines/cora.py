@@ -22,7 +22,7 @@ from clmrc_jax.files import JsonlRows, read_json, read_jsonl, write_json, write_
 from clmrc_jax.pipelines import corpora, mining, models
 from clmrc_jax.pipelines.generator_rows import GeneratorRows
 from clmrc_jax.pipelines.gold_recall import gold_recall
-from clmrc_jax.pipelines.settings import CoraSettings, plain
+from clmrc_jax.pipelines.settings import CoraSettings, determining, plain
 from clmrc_jax.pipelines.stages import Run
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
 from clmrc_jax.retrieval.index import open_index
@@ -79,7 +79,7 @@ class Cora:
                 write_json(folder / "gold_recall.json", scores)
             return scores["macro"]
 
-        self.run.stage("zero_shot", plain(self.settings), work)
+        self.run.stage("zero_shot", determining(self.settings), work)
 
     def _gold_recall(self, embeddings) -> dict:
         questions = self.corpus.questions(self.settings.evaluation.split)
@@ -344,8 +344,7 @@ class Cora:
         return read_json(self._path(round, stage) / "stage.json")["counts"]
 
     def _stage(self, round: int, stage: str, work) -> dict:
-        settings = plain(self.settings)
-        settings.pop("name")
+        settings = determining(self.settings, "name")
         return self.run.stage(f"round_{round}/{stage}", {"round": round} | settings, work)
 
     def _seed(self, round: int, purpose: int) -> int:

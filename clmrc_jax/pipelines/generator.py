@@ -73,8 +73,10 @@ class Generator:
         tokenizer_folder: str,
         mesh: jax.sharding.Mesh,
         rules: dict,
+        profile: tuple[int, ...] = (),
     ):
         self.model, self.training, self.format, self.mesh = model, training, format, mesh
+        self._profile = profile
         self._local = sharding.local_mesh(mesh)  # answering: every process for itself
         self.tokenizer_folder = tokenizer_folder
         self.tokenizer = load_tokenizer(tokenizer_folder)
@@ -135,6 +137,7 @@ class Generator:
             save_every=t.save_every,
             validate=validate,
             flops_per_batch=3 * self.forward_flops(t.batch_size),
+            profile=self._profile,
         )
         return result.params
 

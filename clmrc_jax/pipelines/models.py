@@ -120,6 +120,7 @@ def _retriever(settings, config: BertConfig, tokenizer: str, mesh, rules, articl
         mesh,
         rules,
         article_key,
+        settings.profile,
     )
 
 
@@ -163,6 +164,7 @@ def _generator(settings, config: Mt5Config, tokenizer: str, mesh, rules) -> Gene
         tokenizer,
         mesh,
         rules,
+        settings.profile,
     )
 
 

@@ -44,6 +44,7 @@ class Reader:
         tokenizer_folder: str,
         mesh: jax.sharding.Mesh,
         rules: dict,
+        profile: tuple[int, ...] = (),
     ):
         longest = max(format.max_length, format.source_length)
         if longest > bert.max_position_embeddings:
@@ -53,7 +54,7 @@ class Reader:
             )
         decoding.check_format(format)
         self.bert, self.dual, self.format = bert, dual, format
-        self.training, self.decoding = training, decoding
+        self.training, self.decoding, self._profile = training, decoding, profile
         self.mesh, self.rules, self.tokenizer_folder = mesh, rules, tokenizer_folder
         self.tokenizer = load_tokenizer(tokenizer_folder)
         # The result lies whole on every device, so that every host can read it.
@@ -112,6 +113,7 @@ class Reader:
             log_every=self.training.log_every,
             save_every=self.training.save_every,
             flops_per_batch=3 * forward_flops(model, self.format, recipe.batch_size),
+            profile=self._profile,
         )
         counts = {"questions": len(examples), "windows": len(rows), "steps": steps}
         return result.params, counts | dict(+left_out) | {"loss": result.metrics["loss"]}
@@ -244,6 +246,7 @@ def make_reader(clmrc) -> tuple[Reader, dict]:
         tokenizer,
         clmrc.mesh,
         clmrc.rules,
+        s.profile,
     )
     return reader, {"bert": weights}
 

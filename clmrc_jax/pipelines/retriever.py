@@ -76,12 +76,13 @@ class Retriever:
         mesh: jax.sharding.Mesh,
         rules: dict,
         article_key: Callable[[dict], str] | None = None,
+        profile: tuple[int, ...] = (),
     ):
         self.model, self.training, self.format, self.mesh = model, training, format, mesh
         self._local = sharding.local_mesh(mesh)  # encoding: every process for itself
         self.tokenizer_folder = tokenizer_folder
         self.tokenizer = load_tokenizer(tokenizer_folder)
-        self._article_key = article_key
+        self._article_key, self._profile = article_key, profile
         masks = {
             "mask_duplicates": training.mask_duplicates,
             "mask_articles": training.mask_articles,
@@ -160,6 +161,7 @@ class Retriever:
             save_every=t.save_every,
             validate=(lambda p, step: self.validate(p, validation)) if validation else None,
             flops_per_batch=self.flops_per_batch(),
+            profile=self._profile,
         )
         return result.params
 

@@ -15,6 +15,7 @@ from clmrc_jax.pipelines.mining import MiningRules
 from clmrc_jax.pipelines.retriever import RetrieverTraining
 from clmrc_jax.retrieval.index import KINDS
 from clmrc_jax.retrieval.scann_index import ScannConfig
+from clmrc_jax.train.goodput import check_window
 from clmrc_jax.train.optimizer import OptimizerConfig
 
 T = TypeVar("T")
@@ -100,8 +101,10 @@ class CoraSettings:
     synthetic_languages: tuple[str, ...]
     mining: MiningRules
     evaluation: EvaluationSettings
+    profile: tuple[int, ...] = ()
 
     def __post_init__(self):
+        check_window(self.profile)
         if self.rounds and not self.generate:
             raise ValueError(
                 "rounds after the first mine data with mGEN: with generate=False set rounds=0"
@@ -157,3 +160,12 @@ def cora_settings(config) -> CoraSettings:
 def plain(settings) -> dict:
     """A dataclass as JSON-ready values, for manifests."""
     return dataclasses.asdict(settings)
+
+
+def determining(settings, *others: str) -> dict:
+    """`plain` settings of a run without those that leave results as they are: a stage's identity.
+
+    others: fields that are left out beside `profile`.
+    """
+    left_out = ("profile", *others)
+    return {name: value for name, value in plain(settings).items() if name not in left_out}

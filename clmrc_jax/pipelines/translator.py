@@ -28,7 +28,7 @@ from clmrc_jax.evaluate.translation import score_translations
 from clmrc_jax.files import write_json, write_jsonl
 from clmrc_jax.models import marian
 from clmrc_jax.models.marian import MarianConfig
-from clmrc_jax.pipelines.settings import plain
+from clmrc_jax.pipelines.settings import determining
 from clmrc_jax.pipelines.stages import Run
 from clmrc_jax.pipelines.translator_data import Direction, read_directions
 from clmrc_jax.pipelines.translator_settings import TranslatorSettings
@@ -57,9 +57,7 @@ class Translation:
         self.scores = self._stage("test", self._test)["directions"]
 
     def _stage(self, name: str, work) -> dict:
-        settings = plain(self.settings)
-        settings.pop("name")
-        return self.run.stage(name, settings, work)
+        return self.run.stage(name, determining(self.settings, "name"), work)
 
     def _make_vocabulary(self, folder) -> dict:
         s = self.settings
@@ -97,6 +95,7 @@ class Translation:
             validate_every=s.validate_every,
             best_metric=("chrf", "max"),
             flops_per_batch=3 * _batch_flops(config, s),
+            profile=s.profile,
         )
         self._export(config, result.params)
         return {"pairs": len(rows), **result.metrics}

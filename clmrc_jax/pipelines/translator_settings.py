@@ -5,6 +5,7 @@ import dataclasses
 from clmrc_jax.files import InputError
 from clmrc_jax.models.marian import MarianSearch
 from clmrc_jax.pipelines.settings import build
+from clmrc_jax.train.goodput import check_window
 from clmrc_jax.train.optimizer import OptimizerConfig
 
 
@@ -47,8 +48,10 @@ class TranslatorSettings:
     rules: dict = dataclasses.field(default_factory=dict)
     search: MarianSearch = dataclasses.field(default_factory=MarianSearch)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    profile: tuple[int, ...] = ()
 
     def __post_init__(self):
+        check_window(self.profile)
         if not self.directions:
             raise InputError('directions is empty; give at least one, e.g. ("en-es",)')
         for name in self.directions:

@@ -143,12 +143,22 @@ def _host_peak() -> int:
 class Profile:
     """A `jax.profiler` trace of the steps first..last (from 1), for TensorBoard or XProf.
 
-    steps: (first, last), or None for no trace.   folder: where it goes.
+    steps: (first, last), or () for no trace.   folder: where it goes.
     """
 
-    def __init__(self, steps: tuple[int, int] | None, folder: str | os.PathLike):
+    def __init__(self, steps: tuple[int, ...], folder: str | os.PathLike):
         self._steps, self._folder = steps, os.fspath(folder)
         self._running = False
+
+    def expect(self, done: int, steps: int, name: str) -> None:
+        """Says on stderr when none of the steps after `done` up to `steps` will be traced.
+
+        No error: of the trainings of a run, which share one window, some are short.
+        """
+        window = self._steps
+        if window and not (window[0] <= steps and done < window[1]) and jax.process_index() == 0:
+            text = f"{name}: its steps {done + 1}..{steps} lie outside profile={window}, no trace"
+            print(text, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
@@ -175,11 +185,11 @@ class Profile:
             jax.profiler.stop_trace()
 
 
-def check_window(window, steps: int, name: str) -> None:
-    """Raises InputError unless `window` is None or two steps with 1 <= first <= last <= steps."""
-    if window is None:
-        return
-    if len(window) != 2 or not 1 <= window[0] <= window[1] <= steps:
+def check_window(window: tuple) -> None:
+    """Raises InputError unless `window` is () or two steps with 1 <= first <= last."""
+    numbers = all(isinstance(step, int) for step in window)
+    if window and not (numbers and len(window) == 2 and 1 <= window[0] <= window[1]):
         raise InputError(
-            f"{name}: profile is {window!r}; give (first step, last step) within 1..{steps}"
+            f"profile is {window!r}; give (first step, last step), counted from 1, as in "
+            '--config.profile="(20, 25)", or () for no trace'
         )

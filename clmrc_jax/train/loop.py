@@ -63,10 +63,10 @@ class FitOptions:
     config: dict | None = None
     read_threads: int = 1
     tensorboard: bool = False
-    profile: tuple[int, int] | None = None
+    profile: tuple[int, ...] = ()
 
     def __post_init__(self):
-        goodput.check_window(self.profile, self.steps, self.name)
+        goodput.check_window(self.profile)
         for field in ("steps", "log_every", "save_every", "read_threads"):
             if getattr(self, field) < 1:
                 raise InputError(f"{self.name}: {field} is {getattr(self, field)}, must be >= 1")
@@ -117,7 +117,8 @@ class Trainer:
         "min"): the validation metric that selects the parameters returned.
         flops_per_batch: model FLOPs per update, for TFLOP/s and MFU.  config: JSON object
         that must be the same when continuing.  read_threads: threads that prepare batches.
-        profile: (first, last) step of a `jax.profiler` trace, into `workdir/name/profile`.
+        profile: (first, last) step of a `jax.profiler` trace, into `workdir/name/profile`; ()
+        for none. Where the training ends before the window, a message says so.
         Raises InputError (foreign checkpoint, other configuration, data at an end),
         TrainingDiverged, hosts.Preempted.
         """
@@ -207,6 +208,7 @@ class _Fit:
             # What is newer than the state restored will be found again.
             self.best_saved = self._checkpoints("best", newest=self.done)
         self.good = self.done
+        self.profile.expect(self.done, self.options.steps, self.options.name)
         self.goodput.resume(restored and restored.data.get("goodput"), self.done)
         self.goodput.record(self.done)
         self.writer = metrics.MetricWriter(

@@ -52,10 +52,10 @@ def train(launch):
 def smoke_run(train, tmp_path_factory):
     """Workdir of a finished run of configs/cora.py:smoke; look, do not write.
 
-    Beside it lie stdout.txt and stderr.txt.
+    Beside it lie stdout.txt and stderr.txt. Step 4, where a training has one, was traced.
     """
     workdir = tmp_path_factory.mktemp("smoke") / "workdir"
-    status, out, err = train(workdir)
+    status, out, err = train(workdir, "--config.profile=(4, 5)")
     assert status == 0, err
     (workdir.parent / "stdout.txt").write_text(out)
     (workdir.parent / "stderr.txt").write_text(err)
@@ -119,10 +119,11 @@ def train_reader(launch):
 def reading_run(train_reader, tmp_path_factory):
     """Workdir of a finished run of two systems, cascade and dual_squad; look, do not write.
 
-    Beside it lie stdout.txt and stderr.txt.
+    Beside it lie stdout.txt and stderr.txt. A trace was asked for, of steps that no training has.
     """
     workdir = tmp_path_factory.mktemp("reading") / "workdir"
-    status, out, err = train_reader(workdir, "--config.systems=('cascade', 'dual_squad')")
+    flags = ("--config.systems=('cascade', 'dual_squad')", "--config.profile=(90, 95)")
+    status, out, err = train_reader(workdir, *flags)
     assert status == 0, err
     (workdir.parent / "stdout.txt").write_text(out)
     (workdir.parent / "stderr.txt").write_text(err)

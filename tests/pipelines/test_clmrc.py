@@ -49,6 +49,12 @@ def test_run_leaves_the_files_of_every_stage(reading_run):
     assert dual.reading["format"]["max_length"] == 64
 
 
+def test_profile_of_steps_that_no_training_has_is_told(reading_run):
+    log = (reading_run.parent / "stderr.txt").read_text()
+    assert log.count("lie outside profile=(90, 95), no trace") == 3
+    assert not list(reading_run.rglob("profile"))
+
+
 def test_answers_are_cut_from_the_passages_and_scored(reading_run):
     world = load_world_facts("smoke")
     examples = {x.id: x for x in reading_examples(world, "test", "ja", source="en")}

@@ -100,7 +100,16 @@ def test_report_is_written_and_printed(smoke_run):
     assert "round_1/scores: " in log and "CheckpointManager" not in log
 
 
-def test_second_call_does_no_stage_again(smoke_run, train):
+def test_profile_traces_the_trainings_that_are_long_enough(smoke_run):
+    for training in ("round_0/mgen/generator", "round_1/mdpr/retriever", "round_1/mgen/generator"):
+        assert list((smoke_run / training / "profile").rglob("*.xplane.pb")), training
+    log = (smoke_run.parent / "stderr.txt").read_text()
+    for name, steps in (("retriever_english", 1), ("retriever", 3)):
+        assert f"{name}: its steps 1..{steps} lie outside profile=(4, 5), no trace" in log
+        assert not (smoke_run / "round_0/mdpr" / name / "profile").exists()
+
+
+def test_second_call_does_no_stage_again_with_or_without_a_profile(smoke_run, train):
     before = contents(smoke_run)
     status, out, err = train(smoke_run, "--json")
     assert status == 0, err

@@ -71,6 +71,7 @@ def test_demo_differs_from_the_paper_in_sizes_and_data_alone(configs):
         ("retriever_head.pooling", "max", "retriever_head.* must be 'cls' or 'mean', got 'max'"),
         ("index.kind", "faiss", "config index.kind 'faiss': choose one of exact, scann, numpy"),
         ("evaluation.split", "valid", "evaluation.split 'valid': choose one of train, dev, test"),
+        ("profile", (20,), r"profile is \(20,\); give \(first step, last step\)"),
         ("evaluation.scorer", "best", "evaluation.scorer 'best': choose one of legacy, fixed"),
     ],
 )

@@ -1,6 +1,8 @@
 """From parallel text to a folder that translates: a small language, learned in seconds."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import random
 
@@ -66,9 +68,13 @@ def train(settings, workdir):
 
 @pytest.fixture(scope="module")
 def run(corpus, tmp_path_factory):
-    """(workdir, trained Translation)."""
+    """(workdir, trained Translation). A trace was asked for, of steps that it has not."""
     workdir = tmp_path_factory.mktemp("translator")
-    return workdir, train(translator_settings(config(corpus)), workdir)
+    settings = translator_settings({**config(corpus), "profile": (900, 901)})
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        made = train(settings, workdir)
+    assert "translator: its steps 1..200 lie outside profile=(900, 901)" in told.getvalue()
+    return workdir, made
 
 
 def test_trained_translator_translates_unseen_phrases(run):
@@ -94,7 +100,8 @@ def test_validation_scores_are_logged(run):
 def test_finished_run_is_not_repeated_and_reports_as_json(run, corpus, capsys):
     workdir, made = run
     before = (workdir / "export/model.safetensors").stat().st_mtime_ns
-    again = translator.Translation(made.settings, Run(workdir, quiet=True))
+    settings = dataclasses.replace(made.settings, profile=())  # no part of the result
+    again = translator.Translation(settings, Run(workdir, quiet=True))
     again.train()
     assert again.scores == made.scores
     assert (workdir / "export/model.safetensors").stat().st_mtime_ns == before

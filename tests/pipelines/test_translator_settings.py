@@ -25,6 +25,7 @@ def test_config_becomes_settings():
         ({"directions": ()}, "directions is empty"),
         ({"train": (("en-es",),)}, r"train: \('en-es',\) is not"),
         ({"batchsize": 3}, "batchsize does not exist; known here: .*batch_tokens"),
+        ({"profile": (9, 5)}, r"profile is \(9, 5\); give \(first step, last step\)"),
         ({"search": {"beams": 3}}, "search.beams does not exist"),
     ],
 )

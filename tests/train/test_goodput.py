@@ -154,8 +154,8 @@ def test_profile_window_is_traced_and_closed(tmp_path):
     profile.close()  # again: nothing runs any more
 
 
-def test_profile_none_leaves_no_folder(tmp_path):
-    profile = goodput.Profile(None, tmp_path / "profile")
+def test_profile_of_no_window_leaves_no_folder(tmp_path):
+    profile = goodput.Profile((), tmp_path / "profile")
     with profile.step(1):
         pass
     profile.end_after(1, lambda: pytest.fail("there is nothing to wait for"))
@@ -163,9 +163,18 @@ def test_profile_none_leaves_no_folder(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("window", [(0, 2), (3, 2), (1, 13), (4,)])
-def test_check_window_outside_the_training_raises(window):
-    goodput.check_window(None, 12, "mdpr")
-    goodput.check_window((12, 12), 12, "mdpr")
-    with pytest.raises(InputError, match="mdpr: profile is .*within 1..12"):
-        goodput.check_window(window, 12, "mdpr")
+@pytest.mark.parametrize("done, steps, said", [(0, 19, True), (25, 90, True), (0, 20, False)])
+def test_profile_says_when_a_training_lies_outside_the_window(tmp_path, capsys, done, steps, said):
+    goodput.Profile((20, 25), tmp_path).expect(done, steps, "mdpr")
+    text = f"mdpr: its steps {done + 1}..{steps} lie outside profile=(20, 25), no trace\n"
+    assert capsys.readouterr().err == (text if said else "")
+    goodput.Profile((), tmp_path).expect(done, steps, "mdpr")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("window", [(0, 2), (3, 2), (4,), (1, 2, 3), (1.5, 2), ("1", "2")])
+def test_check_window_refuses_what_is_no_window(window):
+    goodput.check_window(())
+    goodput.check_window((12, 12))
+    with pytest.raises(InputError, match=r"profile is .*config.profile=.\(20, 25\)"):
+        goodput.check_window(window)

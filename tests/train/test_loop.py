@@ -339,8 +339,14 @@ def test_fit_profile_writes_a_trace_of_the_window_and_changes_nothing(tmp_path, 
     fit(tmp_path, profile=(5, 6))
     assert list((tmp_path / "toy" / "profile").rglob("*.xplane.pb"))
     assert losses(tmp_path) == reference[1]
-    with pytest.raises(InputError, match="toy: profile is .*within 1..12"):
-        fit(tmp_path, name="toy", profile=(5, 13))
+    with pytest.raises(InputError, match="profile is .*counted from 1"):
+        fit(tmp_path, name="toy", profile=(0, 2))
+
+
+def test_fit_shorter_than_the_profile_window_trains_and_says_so(tmp_path, reference, capsys):
+    fit(tmp_path, profile=(13, 15))
+    assert "toy: its steps 1..12 lie outside profile=(13, 15)" in capsys.readouterr().err
+    assert losses(tmp_path) == reference[1] and not (tmp_path / "toy" / "profile").exists()
 
 
 @pytest.mark.alone
