@@ -3,7 +3,8 @@
 Two tables decide placement. A model's PARAM_AXES names the logical axes of every parameter,
 `(path regex, ("embed", "heads", "kv"))`; the config's rules map a logical axis to mesh axes,
 `{"heads": "model"}`. Joining them gives one PartitionSpec per parameter, or an error that names
-the parameter. FSDP is the rule `{"embed": "data"}`; tensor parallelism is a `model` axis > 1.
+the parameter. FSDP is the rule `{"embed": "data"}`, on the
+command line `--config.rules="(('embed', 'data'),)"`; tensor parallelism is a `model` axis > 1.
 
 With several processes the mesh spans them all. Training uses the whole mesh; inference runs on
 `local_mesh`, every process alone with its share of the work and its `local_view` of the weights.
@@ -39,6 +40,7 @@ DEFAULT_RULES: Rules = {
     "length": None,
     "relpos_buckets": None,
 }
+MESH_AXES = ("data", "model")
 # A vocabulary has as many rows as its texts needed, mBERT's 105,879: nobody can choose a mesh
 # that divides it. Then the table is cut along its other dimension, see `param_specs`.
 VOCABULARY = "vocab"
@@ -65,6 +67,35 @@ def make_mesh(data: int = -1, model: int = 1, devices: Sequence | None = None) -
         )
     axis_types = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types, devices=devices)
+
+
+def parse_rules(rules) -> dict[str, str | tuple[str, ...] | None]:
+    """A config's rules, changes of DEFAULT_RULES, as a checked dict.
+
+    rules: a mapping {"embed": "data"}, or pairs (("embed", "data"),), as a command line has them;
+    mesh axes are one of MESH_AXES, several, or None.
+    Raises InputError for anything else, naming what is known.
+    """
+    pairs = rules.items() if isinstance(rules, Mapping) else rules
+    found = {}
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(
+                f"rules has {pair!r}, which is no pair (logical axis, mesh axis); write "
+                "--config.rules=\"(('embed', 'data'),)\""
+            )
+        axis, entry = pair
+        if axis not in DEFAULT_RULES or axis in found:
+            what = "stands there twice" if axis in found else "is no logical axis"
+            raise InputError(f"rules: {axis!r} {what}; known: {', '.join(DEFAULT_RULES)}")
+        unknown = [name for name in _names(entry) if name not in MESH_AXES]
+        if unknown:
+            raise InputError(
+                f"rules: {axis!r} -> {unknown[0]!r} is no mesh axis; known: "
+                f"{', '.join(MESH_AXES)}, or None for a whole copy on every device"
+            )
+        found[axis] = tuple(entry) if isinstance(entry, list) else entry
+    return found
 
 
 @contextlib.contextmanager
@@ -134,8 +165,8 @@ def _mesh_axes(path, axis, rules):
 
 
 def _names(entry) -> tuple[str, ...]:
-    """The mesh axes of one PartitionSpec entry."""
-    return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+    """The mesh axes of one rule or PartitionSpec entry."""
+    return () if entry is None else tuple(entry) if isinstance(entry, tuple | list) else (entry,)
 
 
 def _turn_vocabulary(path, shape, axes, spec, mesh) -> PartitionSpec:

@@ -30,7 +30,8 @@ def paper():
             # Two iterations after the initial training (section 3).
             "rounds": 2,
             "mesh": {"data": -1, "model": 1},
-            "rules": {},
+            # Parameters over the mesh, see sharding.py; FSDP is (("embed", "data"),).
+            "rules": (),
             # (first, last) step of every training that jax.profiler traces, e.g. (20, 25).
             "profile": (),
             "corpus": {

@@ -60,7 +60,8 @@ def files():
             "name": "dual_bert:files",
             "seed": 0,
             "mesh": {"data": -1, "model": 1},
-            "rules": {},
+            # Parameters over the mesh, see sharding.py; FSDP is (("embed", "data"),).
+            "rules": (),
             # (first, last) step of every training that jax.profiler traces, e.g. (20, 25).
             "profile": (),
             # zero_shot, plain, cascade, mixed, dual, dual_squad; see pipelines/clmrc.py

@@ -58,7 +58,8 @@ def demo():
             "log_every": 50,
             "save_every": 200,
             "mesh": {"data": -1, "model": 1},
-            "rules": {},
+            # Parameters over the mesh, see sharding.py; FSDP is (("embed", "data"),).
+            "rules": (),
             # (first, last) step of every training that jax.profiler traces, e.g. (20, 25).
             "profile": (),
             "search": {

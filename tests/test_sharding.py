@@ -61,6 +61,32 @@ def test_param_specs_fsdp_is_one_rule():
     assert specs["tower"]["dense"]["kernel"] == P(("data",), "model")
 
 
+def test_parse_rules_takes_a_mapping_and_pairs_alike():
+    wanted = {"embed": "data", "mlp": ("data", "model"), "vocab": None}
+    assert sharding.parse_rules({**wanted, "mlp": ["data", "model"]}) == wanted
+    assert sharding.parse_rules(tuple(wanted.items())) == wanted
+    assert sharding.parse_rules(()) == sharding.parse_rules({}) == {}
+    assert {sharding.VOCABULARY, "embed"} <= set(sharding.DEFAULT_RULES)
+    assert tuple(sharding.make_mesh().shape) == sharding.MESH_AXES
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        (("embed", "data"), "rules has 'embed', which is no pair.*config.rules="),
+        ((("embed", "data", "model"),), "no pair"),
+        ({"width": "data"}, "'width' is no logical axis; known: batch, heads, mlp"),
+        ((("embed", "data"), ("embed", None)), "'embed' stands there twice"),
+        ((("embed", "fsdp"),), "'embed' -> 'fsdp' is no mesh axis; known: data, model"),
+        ((("embed", ("data", 1)),), "'embed' -> 1 is no mesh axis"),
+        ({"embed": 1}, "'embed' -> 1 is no mesh axis"),
+    ],
+)
+def test_parse_rules_refuses_what_it_does_not_know(rules, message):
+    with pytest.raises(InputError, match=message):
+        sharding.parse_rules(rules)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -12,7 +12,7 @@ from clmrc_jax.files import InputError
 from clmrc_jax.models import dual_bert
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
-from clmrc_jax.pipelines.settings import ModelSource, build
+from clmrc_jax.pipelines.settings import ModelSource, build, freeze_rules
 from clmrc_jax.train.goodput import check_window
 from clmrc_jax.train.span_recipe import Recipe
 from clmrc_jax.translate.translator import KINDS as TRANSLATORS
@@ -229,6 +229,7 @@ class ClmrcSettings:
 
     def __post_init__(self):
         check_window(self.profile)
+        freeze_rules(self)
         known = (*SYSTEMS, *BACK_TRANSLATION)
         if set(self.systems) - set(known) or not self.systems or isinstance(self.systems, str):
             raise InputError(

@@ -11,7 +11,7 @@ STATE, ACTIVATIONS = "state", "activations"
 class Option:
     """A change of the config.
 
-    change: flags, or what to write in the config file.   effect: for people.
+    change: flags, or what else to do.   effect: for people.
     shrinks: STATE (parameters, optimizer, embeddings: the arguments) or ACTIVATIONS.
     """
 
@@ -30,7 +30,7 @@ def best_first(options: tuple[Option, ...], arguments: int, capacity: int) -> li
 
 
 FSDP = Option(
-    'rules = {"embed": "data"} in the config file',
+    "--config.rules=\"(('embed','data'),)\"",
     "FSDP: parameters, gradients and optimizer state divided over the data axis",
     STATE,
 )

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TypeVar
 
+from clmrc_jax import sharding
 from clmrc_jax.data.generator_features import GeneratorFormat
 from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.evaluate.xor import MODES
@@ -105,6 +106,7 @@ class CoraSettings:
 
     def __post_init__(self):
         check_window(self.profile)
+        freeze_rules(self)
         if self.rounds and not self.generate:
             raise ValueError(
                 "rounds after the first mine data with mGEN: with generate=False set rounds=0"
@@ -114,6 +116,11 @@ class CoraSettings:
     def biencoder(self, bert: BertConfig) -> BiEncoderConfig:
         """The retriever's model on a given BERT."""
         return build(BiEncoderConfig, {"bert": bert, **self.retriever_head}, "retriever_head.")
+
+
+def freeze_rules(settings) -> None:
+    """Checks the sharding rules of new settings, and makes them a dict: pairs are welcome too."""
+    object.__setattr__(settings, "rules", sharding.parse_rules(settings.rules))
 
 
 def build(cls: type[T], values: dict, where: str) -> T:

@@ -4,7 +4,7 @@ import dataclasses
 
 from clmrc_jax.files import InputError
 from clmrc_jax.models.marian import MarianSearch
-from clmrc_jax.pipelines.settings import build
+from clmrc_jax.pipelines.settings import build, freeze_rules
 from clmrc_jax.train.goodput import check_window
 from clmrc_jax.train.optimizer import OptimizerConfig
 
@@ -52,6 +52,7 @@ class TranslatorSettings:
 
     def __post_init__(self):
         check_window(self.profile)
+        freeze_rules(self)
         if not self.directions:
             raise InputError('directions is empty; give at least one, e.g. ("en-es",)')
         for name in self.directions:

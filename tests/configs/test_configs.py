@@ -59,6 +59,7 @@ def tpu_train(repository, *flags):
         ("--config.seeds.x=4", ["error: config.seeds does not exist; known: corpus, ev"]),
         ("--config.retriever.batch_size=many", ["batch_size"]),
         ("--config.index.kind=faiss", ["error: config index.kind 'faiss'", "exact, scann, numpy"]),
+        ("--config.rules=('embed','data')", ["error: rules has 'embed', which is no pair"]),
         ("--config=configs/cora.py:big", ["big", "demo, smoke"]),
     ],
 )

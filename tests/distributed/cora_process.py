@@ -23,7 +23,7 @@ def config(part: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     made = module.get_config("smoke")
-    made.rules = {"embed": "data"}
+    made.rules = (("embed", "data"),)
     made.index.kind = "exact"
     still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     made.retriever_model.update({"vocabulary": 2000})

@@ -144,7 +144,7 @@ def test_counted_operations_agree_with_the_formulas(v4):
 
 def test_fsdp_on_v5e_divides_the_state_and_gathers_the_weights(cora):
     config = cora()
-    config.rules = {"embed": "data"}
+    config.rules = (("embed", "data"),)
     report = compiling.make_report(config, "v5e-16", steps=["train mGEN"])
     row = _row(report, "train mGEN")
     attention, mlp, layers = 4 * 128 * 128, 3 * 128 * 256, 2

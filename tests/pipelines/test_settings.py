@@ -71,6 +71,7 @@ def test_demo_differs_from_the_paper_in_sizes_and_data_alone(configs):
         ("retriever_head.pooling", "max", "retriever_head.* must be 'cls' or 'mean', got 'max'"),
         ("index.kind", "faiss", "config index.kind 'faiss': choose one of exact, scann, numpy"),
         ("evaluation.split", "valid", "evaluation.split 'valid': choose one of train, dev, test"),
+        ("rules", (("width", "data"),), "rules: 'width' is no logical axis; known: batch, heads"),
         ("profile", (20,), r"profile is \(20,\); give \(first step, last step\)"),
         ("evaluation.scorer", "best", "evaluation.scorer 'best': choose one of legacy, fixed"),
     ],
@@ -84,6 +85,15 @@ def test_wrong_key_or_value_is_named_with_what_is_known(configs, key, value, mes
     inner[last] = value
     with pytest.raises(InputError, match=message):
         cora_settings(values)
+
+
+def test_rules_are_pairs_on_the_command_line_and_a_mapping_in_config_json(configs):
+    config = configs.get_config("smoke")
+    assert cora_settings(config).rules == {}
+    config.rules = (("embed", "data"),)
+    settings = cora_settings(config)
+    assert settings.rules == {"embed": "data"}
+    assert cora_settings(plain(settings)) == settings
 
 
 def test_missing_key_is_named(configs):
