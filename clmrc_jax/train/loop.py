@@ -216,6 +216,7 @@ class _Fit:
         )
         self.closing.callback(self.writer.close)
         devices = self.trainer.mesh.devices.flat
+        self.slices = sharding.batch_slice(self.trainer.mesh)[1]
         self.timers = metrics.Timers(self.options.flops_per_batch, devices)
 
     def _checkpoints(self, name, **options):
@@ -271,7 +272,7 @@ class _Fit:
             self.state, values = self.step(self.state, arrays, key, rate)
         self.done = index + 1
         self.pending.append((self.done, values, float(rate)))
-        self.timers.batch(batch, waited, jax.process_count())
+        self.timers.batch(batch, waited, self.slices)
 
     def _settle(self, ahead: int):
         """Waits until at most `ahead` updates are unfinished; stops at the first bad loss."""

@@ -116,11 +116,15 @@ class Timers:
         self._steps = self._examples = self._tokens = self._masked = 0
         self._wait = 0.0
 
-    def batch(self, batch: dict[str, np.ndarray], waited: float, processes: int = 1) -> None:
-        """Counts one step's batch (this process's rows) and the seconds spent waiting for it."""
+    def batch(self, batch: dict[str, np.ndarray], waited: float, slices: int = 1) -> None:
+        """Counts one step's batch and the seconds spent waiting for it.
+
+        batch: this process's rows.   slices: so many of them make the global batch, as
+        `sharding.batch_slice` says.
+        """
         self._steps += 1
         self._wait += waited
-        self._examples += processes * len(next(iter(batch.values())))
+        self._examples += slices * len(next(iter(batch.values())))
         for name, array in batch.items():
             if name.endswith("_mask"):
                 self._tokens += array.size

@@ -84,6 +84,11 @@ def train(workdir):
     fit(workdir, "toy", lambda done: done == 6 and os._exit(0))
 
 
+def share(workdir):
+    """A model axis over all devices: both processes hold every row."""
+    fit(workdir, "toy", lambda done: None, (1, 8))
+
+
 def stop(workdir):
     """One training to its end; SIGTERM to process 1 after step 3 of the next."""
 
@@ -109,8 +114,8 @@ def stop_between(workdir):
         run.stage(name, {}, work if name == "one" else lambda folder: None)
 
 
-def fit(workdir, name, after):
-    """Trains twelve steps on eight devices; after(done) is called after each."""
+def fit(workdir, name, after, sizes=(4, 2)):
+    """Trains twelve steps on a mesh of eight devices; after(done) is called after each."""
     spec = importlib.util.spec_from_file_location("toy", TOY)
     toy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(toy)
@@ -120,7 +125,7 @@ def fit(workdir, name, after):
         return {"score": 0.0}
 
     rules = {**sharding.DEFAULT_RULES, "mlp": "data"}
-    mesh = sharding.make_mesh(4, 2)
+    mesh = sharding.make_mesh(*sizes)
     index, count = sharding.batch_slice(mesh)
     data = toy.dataset(noise=0.0, host_index=index, host_count=count)
     options = {"steps": 12, "seed": 7, "workdir": workdir, "name": name}

@@ -127,6 +127,14 @@ def test_training_moves_from_two_processes_to_one(tmp_path, undisturbed):
     assert_continues(tmp_path, undisturbed)
 
 
+def test_rows_that_both_processes_hold_train_and_count_once(tmp_path, undisturbed):
+    for status, errors in run_two("share", tmp_path):
+        assert status == 0, errors
+    assert_continues(tmp_path, undisturbed)
+    for row in rows(tmp_path / "toy" / "metrics.jsonl")[1:]:
+        assert row["examples_per_second"] * row["step_seconds"] == pytest.approx(16)
+
+
 def test_sigterm_stops_two_processes_at_once_in_a_later_training_and_between_stages(tmp_path):
     for status, errors in run_two("stop", tmp_path):
         assert status == PREEMPTED, errors

@@ -59,7 +59,7 @@ def test_timers_padding_waste_counts_every_mask():
         "passage_mask": np.array([[True, False, False, False], [True, True, True, True]]),
         "ids": np.zeros((2, 2)),
     }
-    timers.batch(batch, waited=0.5, processes=3)
+    timers.batch(batch, waited=0.5, slices=3)
     window = timers.window()
     assert window["padding_waste"] == 4 / 12 and window["data_wait_seconds"] == 0.5
     assert window["examples_per_second"] == pytest.approx(6 / window["step_seconds"])
