@@ -11,9 +11,8 @@ import json
 import math
 
 import jax
-from jax.experimental import multihost_utils
 
-from clmrc_jax import sharding
+from clmrc_jax import hosts, sharding
 from clmrc_jax.data import marian_tokenizer
 from clmrc_jax.data.marian_tokenizer import MarianTokenizer
 from clmrc_jax.data.pipeline import make_dataset
@@ -51,13 +50,13 @@ class Translation:
 
     def train(self) -> None:
         """All stages."""
-        self._stage("vocabulary", self._make_vocabulary)
+        self._stage("vocabulary", self._make_vocabulary, alone=True)
         self.tokenizer = MarianTokenizer(self.run.path("vocabulary"))
         self._stage("model", self._train_model)
-        self.scores = self._stage("test", self._test)["directions"]
+        self.scores = self._stage("test", self._test, alone=True)["directions"]
 
-    def _stage(self, name: str, work) -> dict:
-        return self.run.stage(name, determining(self.settings, "name"), work)
+    def _stage(self, name: str, work, **options) -> dict:
+        return self.run.stage(name, determining(self.settings, "name"), work, **options)
 
     def _make_vocabulary(self, folder) -> dict:
         s = self.settings
@@ -107,11 +106,11 @@ class Translation:
         return MarianConfig(**sizes, eos_token_id=self.tokenizer.ids.eos, **s.sizes)
 
     def _dataset(self, rows):
-        """Batches of one bucket each; on several hosts, which would choose different buckets, of
-        the longest only."""
-        s, hosts = self.settings, jax.process_count()
+        """Batches of one bucket each; where several hosts read slices of a batch, and would choose
+        different buckets, of the longest only."""
+        s, (index, count) = self.settings, sharding.batch_slice(self.mesh)
         multiple = self.mesh.shape["data"] * s.accumulate
-        if hosts == 1:
+        if count == 1:
             groups = length_groups(
                 self.tokenizer,
                 self.format,
@@ -128,8 +127,8 @@ class Translation:
             batch_size=rows_of(s.batch_tokens, longest.length, multiple),
             seed=s.seed,
             transform=pair_batches(self.tokenizer, longest),
-            host_index=jax.process_index(),
-            host_count=hosts,
+            host_index=index,
+            host_count=count,
         )
 
     def _search(self, **changes):
@@ -138,11 +137,11 @@ class Translation:
 
     def _export(self, config: MarianConfig, params) -> None:
         """The folder `export`, which appears whole or not at all."""
-        if jax.process_index() == 0:
+        whole = sharding.fetch(params)
+        if hosts.is_first():
             files = marian_tokenizer.tokenizer_files(self.run.path("vocabulary"))
-            host = jax.device_get(params)
-            save_marian(self.run.path("export"), config, host, self._search(), files)
-        multihost_utils.sync_global_devices("export")
+            save_marian(self.run.path("export"), config, whole, self._search(), files)
+        hosts.wait_for_all("export")
 
     def _validation(self, config: MarianConfig):
         """Greedy BLEU and chrF of the first `valid_rows` held-out sentences of every direction."""
@@ -151,7 +150,7 @@ class Translation:
         )
 
         def validate(params, step):
-            params, scores = searcher.place(jax.device_get(params)), []
+            params, scores = searcher.place(sharding.fetch(params)), []
             for direction in self.directions:
                 pairs = direction.valid[: self.settings.valid_rows]
                 scores.append(self._score(searcher, params, direction, pairs)[0])

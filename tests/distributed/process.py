@@ -15,9 +15,20 @@ from jax.sharding import NamedSharding, PartitionSpec
 from clmrc_jax import hosts, sharding
 from clmrc_jax.files import InputError
 from clmrc_jax.pipelines.stages import Run
+from clmrc_jax.pipelines.translator import Translation
+from clmrc_jax.pipelines.translator_settings import translator_settings
 from clmrc_jax.retrieval.exact import ExactIndex
 
-TOY = pathlib.Path(__file__).resolve().parent.parent / "train" / "toy.py"
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+TOY, CONFIGS = TESTS / "train" / "toy.py", TESTS.parent / "configs"
+
+
+def module(path):
+    """A file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 def talk():
@@ -89,6 +100,15 @@ def share(workdir):
     fit(workdir, "toy", lambda done: None, (1, 8))
 
 
+def translate(workdir):
+    """A translator with FSDP over all devices, from its text to the scores of its folder."""
+    config = module(CONFIGS / "translator.py").get_config("smoke")
+    config.rules = (("embed", "data"),)
+    made = Translation(translator_settings(config), Run(workdir))
+    made.train()
+    assert hosts.gather("scores", made.scores)[0] == made.scores and made.scores["en-es"]["count"]
+
+
 def stop(workdir):
     """One training to its end; SIGTERM to process 1 after step 3 of the next."""
 
@@ -116,9 +136,7 @@ def stop_between(workdir):
 
 def fit(workdir, name, after, sizes=(4, 2)):
     """Trains twelve steps on a mesh of eight devices; after(done) is called after each."""
-    spec = importlib.util.spec_from_file_location("toy", TOY)
-    toy = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(toy)
+    toy = module(TOY)
 
     def validate(params, done):
         after(done)

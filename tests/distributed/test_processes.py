@@ -17,6 +17,7 @@ import pytest
 from clmrc_jax.hosts import PREEMPTED, Preempted
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
 from clmrc_jax.sharding import DEFAULT_RULES, make_mesh
+from clmrc_jax.train.pretrained import load_marian
 
 HERE = pathlib.Path(__file__).parent
 spec = importlib.util.spec_from_file_location("toy", HERE.parent / "train" / "toy.py")
@@ -133,6 +134,16 @@ def test_rows_that_both_processes_hold_train_and_count_once(tmp_path, undisturbe
     assert_continues(tmp_path, undisturbed)
     for row in rows(tmp_path / "toy" / "metrics.jsonl")[1:]:
         assert row["examples_per_second"] * row["step_seconds"] == pytest.approx(16)
+
+
+def test_two_processes_train_one_translator(tmp_path):
+    for status, errors in run_two("translate", tmp_path):
+        assert status == 0, errors
+    (last,) = rows(tmp_path / "model/translator/metrics.jsonl")[-1:]
+    assert last["step"] == 3 and np.isfinite([last["loss"], last["valid/chrf"]]).all()
+    _, exported = load_marian(tmp_path / "export")
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(exported))
+    assert len(rows(tmp_path / "test/en-es.jsonl")) > 10
 
 
 def test_sigterm_stops_two_processes_at_once_in_a_later_training_and_between_stages(tmp_path):
