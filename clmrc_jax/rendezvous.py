@@ -94,6 +94,18 @@ def find_cluster(timeout: float = 180.0, environment: Mapping[str, str] = os.env
     return Cluster(address, processes, process, _host_names(environment, processes))
 
 
+def require_one_process(command: str) -> None:
+    """Raises InputError where a command that works in one process was started in several."""
+    cluster = find_cluster(timeout=10.0)
+    if cluster.processes > 1:
+        raise InputError(
+            f"{command} works in one process, and this is {cluster.name(cluster.process)} of "
+            f"{cluster.processes}: start it once (srun --ntasks=1), and not on a TPU slice of several "
+            "hosts. A process that is alone in spite of its environment says so with "
+            "JAX_NUM_PROCESSES=1 JAX_PROCESS_ID=0 JAX_COORDINATOR_ADDRESS=localhost:1"
+        )
+
+
 def _detected(address, timeout):
     """(address, processes, process) as `jax.distributed.initialize` would find them, or Nones."""
     try:

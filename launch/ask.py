@@ -22,6 +22,7 @@ from rich.table import Table
 
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
+from clmrc_jax.rendezvous import require_one_process
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     interactive = options.question is None
     try:
+        require_one_process("launch/ask.py")
         from clmrc_jax.pipelines.ask import Asker
 
         _cache_programs(options.workdir)

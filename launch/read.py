@@ -21,6 +21,7 @@ import sys
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.pipelines.read import ReadOptions, read
+from clmrc_jax.rendezvous import require_one_process
 
 _HELP = {
     "model": "folder of a trained reader, or a BertForQuestionAnswering folder or hub id",
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     flags = vars(_parser().parse_args(arguments))
     as_json = flags.pop("json")
     try:
+        require_one_process("launch/read.py")
         summary = read(ReadOptions(**flags))
     except (InputError, ImportError, OSError) as error:
         print(f"read: {' '.join(str(error).split())}", file=sys.stderr)

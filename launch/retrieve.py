@@ -18,6 +18,7 @@ import sys
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.pipelines.retrieve import RetrieveOptions, retrieve
+from clmrc_jax.rendezvous import require_one_process
 
 _HELP = {
     "encoder": "folder or hub id of the passage (and question) encoder",
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     flags = vars(_parser().parse_args(arguments))
     as_json = flags.pop("json")
     try:
+        require_one_process("launch/retrieve.py")
         summary = retrieve(RetrieveOptions(**flags))
     except (InputError, ImportError, OSError) as error:
         print(f"retrieve: {' '.join(str(error).split())}", file=sys.stderr)

@@ -1,13 +1,16 @@
 """Processes that meet before JAX starts; here threads with sockets of their own."""
 
 import concurrent.futures
+import os
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 
 from clmrc_jax.files import InputError
-from clmrc_jax.rendezvous import Cluster, expand_hosts, find_cluster, meet
+from clmrc_jax.rendezvous import Cluster, expand_hosts, find_cluster, meet, require_one_process
 
 
 def free_port():
@@ -193,6 +196,35 @@ def test_find_cluster_slurm_step_is_recognised_with_its_hosts(monkeypatch):
 
 def test_find_cluster_alone_is_one_process():
     assert find_cluster() == Cluster()
+
+
+COMMANDS = {
+    "ask": ["--workdir=w", "--question=Who?"],
+    "read": [f"--{x}=x" for x in ("model", "data", "lang", "output")],
+    "retrieve": [f"--{x}=x" for x in ("encoder", "passages", "questions", "output")],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_of_one_process_refuse_to_be_one_of_several(repository, tmp_path, name):
+    script = repository / "launch" / f"{name}.py"
+    several = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
+    env = os.environ | {"PYTHONPATH": str(repository)} | several
+    command = [sys.executable, str(script), *COMMANDS[name]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+    assert (
+        f"{name}: launch/{name}.py works in one process, and this is process 2 of 4" in done.stderr
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_require_one_process_believes_a_process_that_says_it_is_alone(monkeypatch):
+    require_one_process("it")
+    alone = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"}
+    for key, value in alone.items():
+        monkeypatch.setenv(key, value)
+    require_one_process("it")
 
 
 def test_expand_hosts_ranges_lists_and_plain_names():
