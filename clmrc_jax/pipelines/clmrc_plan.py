@@ -27,7 +27,6 @@ from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, ClmrcS
 from clmrc_jax.pipelines.estimates import FLOAT32
 from clmrc_jax.pipelines.models import source_folder
 from clmrc_jax.pipelines.plan import (
-    UTILISATION,
     config_of,
     device_notes,
     planned_devices,
@@ -109,7 +108,7 @@ def make_plan(s: ClmrcSettings) -> dict:
         "disk": _disk(s, counts, stages, parameters),
         "stages": stages,
         "seconds": total(row["seconds"] for row in stages if row["unit"] != "characters"),
-        "notes": notes + _assumptions(s) + device_notes(devices),
+        "notes": notes + _assumptions(s, devices) + device_notes(devices),
     }
 
 
@@ -287,8 +286,9 @@ def _disk(s: ClmrcSettings, counts: dict, stages: list[dict], parameters: dict) 
     return disk | {"total": sum(disk.values())}
 
 
-def _assumptions(s: ClmrcSettings) -> list[str]:
-    shares = ", ".join(f"{kind} {100 * UTILISATION[kind]:.0f}%" for kind in ("train", "encode"))
+def _assumptions(s: ClmrcSettings, devices: dict) -> list[str]:
+    known = devices["utilisation"]
+    shares = ", ".join(f"{kind} {100 * known[kind]:.0f}%" for kind in ("train", "encode"))
     notes = [
         f"time: full windows at these shares of the peak: {shares}; compilation and making the "
         "windows come on top"
