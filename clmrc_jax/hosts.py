@@ -24,6 +24,7 @@ import numpy as np
 from jax._src import distributed  # the service has no public door yet
 from jax.experimental import multihost_utils
 
+from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError
 
 T = TypeVar("T")
@@ -33,8 +34,6 @@ _LEAVE_SECONDS = 30.0
 _FAILURE = "clmrc_jax/failure"
 # The same on all processes, which run the same program.
 _calls, _stops_asked = itertools.count(), itertools.count()
-
-PREEMPTED = 75  # exit status after SIGTERM: saved, run again (EX_TEMPFAIL of sysexits.h)
 
 
 class Preempted(SystemExit):

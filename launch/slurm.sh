@@ -27,7 +27,7 @@
 
 set -u
 MAX_RESTARTS=${MAX_RESTARTS:-100}
-SAVED=75 # clmrc_jax.hosts.PREEMPTED
+SAVED=75 # clmrc_jax.exit_status.PREEMPTED
 
 if [ $# -eq 0 ]; then
     echo "slurm.sh: give the command, e.g. python launch/tpu_train.py --config=... --workdir=..." >&2

@@ -18,6 +18,7 @@ PYTHON = sorted(
 BOTTOM = {"files", "progress"}
 ALLOWED = {
     "files": set(),
+    "exit_status": set(),
     "progress": set(),
     "sharding": {"files"},
     "models": set(),
@@ -26,15 +27,15 @@ ALLOWED = {
     "train": BOTTOM | {"models", "data", "evaluate", "sharding", "hosts"},
     "retrieval": BOTTOM | {"models", "data", "evaluate", "sharding"},
     "translate": BOTTOM | {"models", "data", "train", "sharding"},
-    "hosts": {"files"},
+    "hosts": {"files", "exit_status"},
     "huge_pages": set(),
     "tpu_chips": set(),
     "rendezvous": {"files"},
     "preflight": {"files", "rendezvous"},
-    "cloud": {"files"},
+    "cloud": {"files", "exit_status"},
     "pipelines": BOTTOM
     | {"models", "data", "evaluate", "sharding", "train", "retrieval", "translate", "preflight"}
-    | {"tpu_chips", "hosts"},
+    | {"tpu_chips", "hosts", "exit_status"},
 }
 
 
@@ -142,6 +143,7 @@ def test_nothing_unpickles(path):
 
 # Wiring whose only meaningful test is that of what it wires.
 TESTED_BY = {
+    "exit_status.py": "launch/test_slurm.py",
     "hosts.py": "distributed/test_processes.py",
     "pipelines/compile_advice.py": "pipelines/test_compile.py",
     "pipelines/compile_reader.py": "pipelines/test_compile.py",

@@ -10,7 +10,8 @@ import re
 import shlex
 from collections.abc import Sequence
 
-PREEMPTED = 75  # exit status "saved, run me again"; clmrc_jax.hosts.PREEMPTED
+from clmrc_jax.exit_status import PREEMPTED
+
 ABORTED = 134  # SIGABRT: how JAX ends a process after another one died
 ARCHIVE = "clmrc_jax.tar.gz"
 _MARK = "clmrc_job"

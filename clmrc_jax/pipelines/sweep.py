@@ -21,12 +21,12 @@ from datetime import timedelta
 
 from etils import epath
 
+from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError, read_json, write_json
 from clmrc_jax.pipelines.stages import workdir_lock
 from clmrc_jax.pipelines.sweep_points import Point, Sweep
 from clmrc_jax.pipelines.sweep_table import REPORT, is_finished
 
-PREEMPTED = 75  # exit status of a run that has saved and can go on (hosts.py)
 LOG, RECORD = "log.txt", "sweep.json"
 SHOWN_LINES = 12
 POLL_SECONDS = 0.2

@@ -8,7 +8,6 @@ import pytest
 
 from clmrc_jax.cloud import job
 from clmrc_jax.cloud.job import Outcome, Worker
-from clmrc_jax.train import loop
 
 
 @pytest.fixture
@@ -129,7 +128,3 @@ def end(code, **more):
 )
 def test_judge_names_the_cause(workers, expected):
     assert job.judge(workers) == expected
-
-
-def test_preempted_is_the_trainers_code():
-    assert job.PREEMPTED == loop.PREEMPTED

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from clmrc_jax.hosts import PREEMPTED, Preempted
+from clmrc_jax.exit_status import PREEMPTED
+from clmrc_jax.hosts import Preempted
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
 from clmrc_jax.sharding import DEFAULT_RULES, make_mesh
 from clmrc_jax.train.pretrained import load_marian

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from clmrc_jax.train import loop
+from clmrc_jax.exit_status import PREEMPTED
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "slurm.sh"
 
@@ -46,14 +46,14 @@ def test_slurm_success_and_failure_are_passed_on(submit):
 
 
 def test_slurm_saved_job_is_queued_again(submit):
-    code, text, told = submit(COMMAND, loop.PREEMPTED, SLURM_JOB_ID="7")
+    code, text, told = submit(COMMAND, PREEMPTED, SLURM_JOB_ID="7")
     assert (code, told) == (0, [SRUN, "scontrol requeue 7"]) and "queueing job 7 again" in text
 
 
 def test_slurm_gives_up_after_max_restarts(submit):
     restarts = {"SLURM_RESTART_COUNT": "3", "MAX_RESTARTS": "3"}
-    code, text, told = submit(COMMAND, loop.PREEMPTED, SLURM_JOB_ID="7", **restarts)
-    assert (code, told) == (loop.PREEMPTED, [SRUN]) and "restarted 3 times already" in text
+    code, text, told = submit(COMMAND, PREEMPTED, SLURM_JOB_ID="7", **restarts)
+    assert (code, told) == (PREEMPTED, [SRUN]) and "restarted 3 times already" in text
 
 
 def test_slurm_outside_a_job_or_without_command_says_what_to_do(submit):

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
+from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError, read_json
 from clmrc_jax.pipelines import sweep, sweep_table
 from clmrc_jax.pipelines.stages import workdir_lock
 from clmrc_jax.pipelines.sweep_points import load_sweep
-from clmrc_jax.train.loop import PREEMPTED
 
 CONFIG = """
 import ml_collections
@@ -123,7 +123,7 @@ def test_run_signal_lets_the_run_save_and_stops_the_sweep(runner, tmp_path, kind
     handler = signal.getsignal(kind)
     with pytest.raises(sweep.Stopped) as stopped:
         runner('{"preset": ["slow", "good"], "seed": 0}')
-    assert stopped.value.code == sweep.PREEMPTED == PREEMPTED
+    assert stopped.value.code == PREEMPTED
     assert stopped.value.name == "slow,seed=0" and signal.getsignal(kind) is handler
     assert starts(tmp_path / "w") == {"slow,seed=0": 1}
 
