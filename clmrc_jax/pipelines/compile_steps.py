@@ -146,12 +146,11 @@ def cora_steps(s: CoraSettings, meshes: Meshes) -> list[Step]:
     models = [_Model(s, meshes, _retriever(s), biencoder)]
     if s.generate:
         models.append(_Model(s, meshes, _generator(s), mt5))
-    held = sum(model.held for model in models)
-    steps = [_retriever_training(s, models[0], held), _encoding(s, models[0], held)]
+    steps = [_retriever_training(s, models[0]), _encoding(s, models[0])]
     if s.index.kind != "numpy":
-        steps.append(_exact_search(s, models[0], meshes, held))
+        steps.append(_exact_search(s, models[0], meshes))
     for model in models[1:]:
-        steps += [_generator_training(s, model, held), _generation(s, model, held)]
+        steps += [_generator_training(s, model), _generation(s, model)]
     return steps
 
 
@@ -169,12 +168,12 @@ class _Model:
         self.weights = placed_shapes(shapes, module.PARAM_AXES, meshes.whole, rules)
         self.view = placed_shapes(shapes, module.PARAM_AXES, meshes.host, view)
         self.held = device_bytes(self.weights)
-        # Without FSDP over hosts the view is the same memory.
-        self.copied = device_bytes(self.view) != self.held
 
-    def beside(self, held: int, used) -> int:
-        """Of `held` bytes those that are no arguments of a program that uses the view `used`."""
-        return held if self.copied else held - device_bytes(used)
+    def beside(self, used) -> int:
+        """Bytes of the weights that are no arguments of a program that uses the view `used`."""
+        # Without FSDP over hosts the view is the same memory.
+        copied = device_bytes(self.view) != self.held
+        return self.held if copied else self.held - device_bytes(used)
 
 
 def _retriever(s: CoraSettings) -> Callable:
@@ -194,7 +193,7 @@ def _shapes(init: Callable):
     return jax.eval_shape(init, jax.random.key(0))
 
 
-def _retriever_training(s: CoraSettings, model: _Model, held: int) -> Step:
+def _retriever_training(s: CoraSettings, model: _Model) -> Step:
     t, retriever = s.retriever, model.trained
     row = {"question": _LONG, "lang": "en", "positive_ctxs": [_PASSAGE]}
     row["hard_negative_ctxs"] = [_PASSAGE] * t.hard_negatives
@@ -212,12 +211,12 @@ def _retriever_training(s: CoraSettings, model: _Model, held: int) -> Step:
         shape=f"{t.batch_size} x {lengths[0]} + {contexts} x {lengths[1]}",
         key="retriever.batch_size",
         model_flops=retriever.flops_per_batch(),
-        held=held,
+        held=0,
         advice=advice.for_retriever(s),
     )
 
 
-def _encoding(s: CoraSettings, model: _Model, held: int) -> Step:
+def _encoding(s: CoraSettings, model: _Model) -> Step:
     retriever = model.used
     plan = retriever.batch_plan(retriever.format.passage_buckets)
     length = plan.buckets[-1]
@@ -236,12 +235,12 @@ def _encoding(s: CoraSettings, model: _Model, held: int) -> Step:
         shape=f"{rows} x {length}",
         rows=rows,
         model_flops=bert.forward_flops(retriever.model.bert, rows, length),
-        held=model.beside(held, tower),
+        held=model.beside(tower),
         advice=advice.for_encoding(s),
     )
 
 
-def _exact_search(s: CoraSettings, model: _Model, meshes: Meshes, held: int) -> Step:
+def _exact_search(s: CoraSettings, model: _Model, meshes: Meshes) -> Step:
     """One block of the corpus against one batch of questions.
 
     As the index it uses all devices; ScaNN's recall is measured with those of one host.
@@ -270,13 +269,13 @@ def _exact_search(s: CoraSettings, model: _Model, meshes: Meshes, held: int) -> 
         shape=f"{_SEARCHED} x {block:,} of {count:,} rows",
         rows=_SEARCHED,
         model_flops=2.0 * _SEARCHED * block * width,
-        held=held,
+        held=model.held,
         advice=advice.for_search(s),
         keywords={"mesh": mesh, "tile": tile},
     )
 
 
-def _generator_training(s: CoraSettings, model: _Model, held: int) -> Step:
+def _generator_training(s: CoraSettings, model: _Model) -> Step:
     t, f, generator = s.generator, s.generator_format, model.trained
     passages = [_PASSAGE] * max(f.passages, 1)
     transform = seq2seq_batches(
@@ -292,12 +291,12 @@ def _generator_training(s: CoraSettings, model: _Model, held: int) -> Step:
         shape=f"{t.batch_size} x ({source} -> {f.target_length})",
         key="generator.batch_size",
         model_flops=3 * generator.forward_flops(t.batch_size),
-        held=held,
+        held=0,
         advice=advice.for_generator(s),
     )
 
 
-def _generation(s: CoraSettings, model: _Model, held: int) -> Step:
+def _generation(s: CoraSettings, model: _Model) -> Step:
     """Beam search of the longest sources; the loop is taken to run to the last token."""
     t, f, generator = s.generator, s.generator_format, model.used
     passages = [_PASSAGE] * max(f.passages, 1)
@@ -317,7 +316,7 @@ def _generation(s: CoraSettings, model: _Model, held: int) -> Step:
         shape=f"{rows} x ({length} -> {t.max_length}, {t.beams} beams)",
         rows=rows,
         model_flops=flops,
-        held=model.beside(held, model.view),
+        held=model.beside(model.view),
         advice=advice.for_generation(s),
         keywords={"beams": t.beams},
         trips=t.max_length - 1,

@@ -30,7 +30,11 @@ from clmrc_jax.retrieval.runs import read_run, write_run
 
 
 class Cora:
-    """One run: the corpus, both models with their compiled functions, and the rounds."""
+    """One run: the corpus, both models with their compiled functions, and the rounds.
+
+    Parameters rest on the host: a stage that uses them puts them on the devices, and for the
+    other model's stages, above all its training, nothing is left there.
+    """
 
     def __init__(self, settings: CoraSettings, run: Run):
         self.settings, self.run = settings, run
@@ -67,12 +71,18 @@ class Cora:
             self.answer(round)
         self.evaluate(round, len(training))
 
+    def _placed_retriever(self) -> dict:
+        return models.placed(self._retriever_params, models.RETRIEVER_AXES, self.mesh, self.rules)
+
+    def _placed_generator(self) -> dict:
+        return models.placed(self._generator_params, models.GENERATOR_AXES, self.mesh, self.rules)
+
     def zero_shot(self) -> None:
         """Recall of gold paragraphs before any training: what the rounds are compared with."""
 
         def work(folder):
             embeddings = self.retriever.encode_corpus(
-                self._retriever_params, self.corpus.store, folder / "embeddings"
+                self._placed_retriever(), self.corpus.store, folder / "embeddings"
             )
             scores = self._gold_recall(embeddings)
             if hosts.is_first():
@@ -84,7 +94,7 @@ class Cora:
     def _gold_recall(self, embeddings) -> dict:
         questions = self.corpus.questions(self.settings.evaluation.split)
         queries = self.retriever.encode_questions(
-            self._retriever_params, [(q.question, q.lang) for q in questions]
+            self._placed_retriever(), [(q.question, q.lang) for q in questions]
         )
         return gold_recall(queries, questions, self.corpus.gold(), self.corpus.store, embeddings)
 
@@ -93,7 +103,7 @@ class Cora:
         """Trains mDPR from the last round's parameters on the rows `training`."""
 
         def work(folder):
-            self._retriever_params = self.retriever.train(
+            trained = self.retriever.train(
                 self._retriever_params,
                 training,
                 self.corpus.rows("dev"),
@@ -101,7 +111,7 @@ class Cora:
                 seed=self._seed(round, 1),
                 workdir=folder,
             )
-            models.save_retriever(self, folder / "model", self._retriever_params)
+            models.save_retriever(self, folder / "model", trained)
             return {"rows": len(training)} | _last_metrics(folder / "retriever")
 
         self._stage(round, "mdpr", work)
@@ -112,7 +122,7 @@ class Cora:
 
         def work(folder):
             embeddings = self.retriever.encode_corpus(
-                self._retriever_params, self.corpus.store, folder / "embeddings"
+                self._placed_retriever(), self.corpus.store, folder / "embeddings"
             )
             _, recall = self._open_index(embeddings, folder)
             return {"passages": len(embeddings), "index_recall": recall}
@@ -141,7 +151,7 @@ class Cora:
         def work(folder):
             source = self._path(round, "index")
             index, _ = self._open_index(EmbeddingStore(source / "embeddings"), source)
-            counts = {}
+            counts, params = {}, self._placed_retriever()
             for split in corpora.SPLITS:
                 questions = self.corpus.questions(split)
                 if split == "train":
@@ -149,7 +159,7 @@ class Cora:
                 if not questions:
                     continue
                 vectors = self.retriever.encode_questions(
-                    self._retriever_params, [(q.question, q.lang) for q in questions]
+                    params, [(q.question, q.lang) for q in questions]
                 )
                 k = min(self.settings.index.top_k, len(self.corpus.store))
                 found = None if index is None else index.search(vectors, k)
@@ -186,7 +196,7 @@ class Cora:
                 round=round,
                 seed=self._seed(round, 3),
             )
-            self._generator_params = self.generator.train(
+            trained = self.generator.train(
                 self._generator_params,
                 rows,
                 rows.choose,
@@ -196,7 +206,7 @@ class Cora:
                 workdir=folder,
                 validate=self._generator_validation(round),
             )
-            models.save_generator(self, folder / "model", self._generator_params)
+            models.save_generator(self, folder / "model", trained)
             counts = {"rows": len(rows.run), "synthetic": len(rows) - len(rows.run)}
             return counts | _last_metrics(folder / "generator")
 
@@ -234,7 +244,7 @@ class Cora:
                     self.corpus.rows("annotated"), self.corpus.store, self.corpus.links, rules
                 )
             predictions, _, _ = self.generator.answer(
-                self._generator_params,
+                self._placed_generator(),
                 [(c.question, c.answer_lang, [c.ctx]) for c in candidates],
                 beams=1,
                 description="label passages with mGEN",
@@ -262,14 +272,13 @@ class Cora:
 
         def work(folder):
             rows = list(read_run(self._path(round, "retrieved") / f"{split}.jsonl"))
-            texts, scores, survived = self.generator.answer(
-                self._generator_params, [_item(row) for row in rows]
-            )
+            params = self._placed_generator()
+            texts, scores, survived = self.generator.answer(params, [_item(row) for row in rows])
             found = {"": texts, ".scores": scores}
             if self.settings.evaluation.closed_book:
                 items = [(row["question"], row["lang"], []) for row in rows]
                 found[".closed_book"], _, _ = self.generator.answer(
-                    self._generator_params, items, description="answer closed book"
+                    params, items, description="answer closed book"
                 )
             ids = [row["q_id"] for row in rows]
             for name, values in found.items() if hosts.is_first() else ():

@@ -94,7 +94,7 @@ def train_vocabulary(texts, folder, *, vocab_size: int, sentinels: int = 16, see
 
 
 def make_retriever(cora) -> tuple[Retriever, dict]:
-    """The retriever of a run and its first parameters."""
+    """The retriever of a run and its first parameters, numpy."""
     s = cora.settings
     source = s.retriever_model
     folder = source_folder(source, "bert")
@@ -105,8 +105,7 @@ def make_retriever(cora) -> tuple[Retriever, dict]:
         vocabulary = {"vocab_size": load_tokenizer(tokenizer).vocab_size}
         config, weights = BertConfig(**vocabulary | source.sizes), None
     retriever = _retriever(s, config, tokenizer, cora.mesh, cora.rules, cora.corpus.linked_article)
-    params = retriever.init(s.seed, weights)
-    return retriever, placed(params, RETRIEVER_AXES, cora.mesh, cora.rules)
+    return retriever, sharding.fetch(retriever.init(s.seed, weights))
 
 
 def _retriever(settings, config: BertConfig, tokenizer: str, mesh, rules, article_key=None):
@@ -135,7 +134,7 @@ def _check_lengths(config: BertConfig, format) -> None:
 
 
 def make_generator(cora) -> tuple[Generator | None, dict | None]:
-    """The generator of a run and its first parameters; None when the run only retrieves."""
+    """The generator of a run and its first parameters, numpy; None when the run only retrieves."""
     s = cora.settings
     if not s.generate:
         return None, None
@@ -151,8 +150,7 @@ def make_generator(cora) -> tuple[Generator | None, dict | None]:
             "mGEN starts from RANDOM weights: give generator_model.pretrained for real answers"
         )
     generator = _generator(s, config, tokenizer, cora.mesh, cora.rules)
-    params = generator.init(s.seed) if weights is None else weights
-    return generator, placed(params, GENERATOR_AXES, cora.mesh, cora.rules)
+    return generator, sharding.fetch(generator.init(s.seed) if weights is None else weights)
 
 
 def _generator(settings, config: Mt5Config, tokenizer: str, mesh, rules) -> Generator:
@@ -184,10 +182,10 @@ def save_retriever(cora, folder, params) -> None:
 
 
 def load_retriever(cora, folder) -> dict:
-    """Reads what `save_retriever` wrote in `folder`/model."""
+    """Reads what `save_retriever` wrote in `folder`/model, as numpy."""
     towers = ("shared",) if cora.retriever.model.tied else ("question", "passage")
-    params = {name: _load_tower(cora.settings, folder / "model" / name)[1] for name in towers}
-    return placed(params, RETRIEVER_AXES, cora.mesh, cora.rules)
+    folders = {name: folder / "model" / name for name in towers}
+    return sharding.fetch({k: _load_tower(cora.settings, path)[1] for k, path in folders.items()})
 
 
 def open_question_encoder(settings, folder, mesh, rules) -> tuple[Retriever, dict]:
@@ -231,9 +229,9 @@ def save_generator(cora, folder, params) -> None:
 
 
 def load_generator(cora, folder) -> dict:
-    """Reads what `save_generator` wrote in `folder`/model."""
+    """Reads what `save_generator` wrote in `folder`/model, as numpy."""
     _, weights = pretrained.load_mt5(folder / "model", **cora.settings.generator_model.sizes)
-    return placed(weights, GENERATOR_AXES, cora.mesh, cora.rules)
+    return sharding.fetch(weights)
 
 
 def open_generator(settings, folder, mesh, rules) -> tuple[Generator, dict]:

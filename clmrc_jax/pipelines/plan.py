@@ -191,21 +191,21 @@ def _models(s: CoraSettings, configs: dict) -> dict:
 
 
 def _memory(s: CoraSettings, counts: Counts, configs: dict, mesh: AbstractMesh) -> dict:
-    """Bytes on one device, by phase and part. `held`: parameters of both models stay loaded."""
-    rules = {**DEFAULT_RULES, **s.rules}
-    phases, held = {}, 0
+    """Bytes on one device, by phase and part. `held`: parameters of the model that is used."""
+    rules, phases = {**DEFAULT_RULES, **s.rules}, {}
     if configs["retriever"]:
         model = _bi_encoder(s, configs["retriever"])
         phases |= estimates.retriever_memory(s, model, mesh, rules)
-        held += phases["train mDPR"]["parameters"]
+        mdpr = {"held": phases["train mDPR"]["parameters"]}
+        phases["encode passages"] |= mdpr
         if s.index.kind in ("exact", "scann"):  # ScaNN's recall is measured against exact search
             rows = -(-counts.passages // mesh.size)
-            phases["exact search"] = {"embeddings": rows * model.embedding_size * estimates.FLOAT32}
+            size = rows * model.embedding_size * estimates.FLOAT32
+            phases["exact search"] = {"embeddings": size} | mdpr
     if configs["generator"]:
         phases |= estimates.generator_memory(s, configs["generator"], mesh, rules)
-        held += phases["train mGEN"]["parameters"]
+        phases["generate"]["held"] = phases["train mGEN"]["parameters"]
     for parts in phases.values():
-        parts["held"] = held
         parts["total"] = sum(parts.values())
     return phases
 

@@ -129,6 +129,7 @@ class Retriever:
         first = int(steps * self.training.english_first) if round == 0 and english else 0
         if first:
             params = self._fit(params, english, dev, first, seed, workdir, "retriever_english")
+            params = sharding.fetch(params)  # the next update starts from its own copy
         return self._fit(params, rows, dev, steps - first, seed + 1, workdir, "retriever")
 
     def _fit(self, params, rows, dev, steps, seed, workdir, name):

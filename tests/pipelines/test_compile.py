@@ -100,7 +100,7 @@ def test_state_of_the_mdpr_update_is_weights_and_two_statistics_on_every_chip(v4
     state = 2 * 3 * 4 * _parameters(BERT)  # two towers
     assert state <= memory["arguments"] <= 1.02 * state  # and the batch; XLA pads small vectors
     assert memory["capacity"] == 30.75 * 2**30
-    assert memory["peak"] > memory["arguments"] + memory["held"]
+    assert memory["peak"] > memory["arguments"] and memory["held"] == 0
     assert v4["fits"] and v4["chips"] == 4
 
 
@@ -234,8 +234,12 @@ def test_model_axis_divides_weights_and_hosts_keep_views_of_their_own(repository
     for model in (1, 4):
         meshes = compiling.make_meshes({"data": -1, "model": model}, wanted)
         steps[model] = {step.name: step for step in compile_steps.cora_steps(settings, meshes)}
-        held[model] = steps[model]["train mDPR"].held
-    assert held[1] == 4 * (2 * 166_765_824 + 582_401_280)
+        # While exact search runs, mDPR waits on the devices; mGEN rests on the host.
+        held[model] = steps[model]["exact search"].held
+        others = {name: step.held for name, step in steps[model].items() if name != "exact search"}
+        assert others.pop("encode passages") == pytest.approx(held[model] / 2)  # other tower
+        assert set(others.values()) == {0}, "an update has the devices for itself"
+    assert held[1] == 4 * 2 * 166_765_824
     # Norms, position tables and relative positions stay whole; everything else is divided.
     assert held[1] / 4 < held[4] < 1.02 * held[1] / 4
     for step in steps[4].values():

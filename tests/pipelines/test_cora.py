@@ -6,9 +6,14 @@ import shutil
 import signal
 import time
 
+import jax
+import numpy as np
 import pytest
 
 from clmrc_jax.files import read_json, read_jsonl
+from clmrc_jax.pipelines.cora import Cora
+from clmrc_jax.pipelines.settings import cora_settings
+from clmrc_jax.pipelines.stages import Run
 
 STAGES = ("mdpr", "index", "retrieved", "mgen", "answers", "scores")
 TOWER = "mdpr/model/{}/model.safetensors"
@@ -85,6 +90,16 @@ def test_mining_adds_rows_and_keeps_the_annotated_ones(smoke_run):
         assert new["positive_ctxs"][0] == old["positive_ctxs"][0], "the gold passage stays"
     mined = read_json(smoke_run / "round_1/mdpr/stage.json")["counts"]["rows"]
     assert mined == len(training), "round 1 trains on them"
+
+
+def test_weights_of_both_models_rest_on_the_host(smoke_run):
+    settings = cora_settings(read_json(smoke_run / "config.json"))
+    made = Cora(settings, Run(smoke_run, quiet=True))
+    started = made.parameters()
+    made.train()  # every stage is done: it only loads
+    for params in (started, made.parameters()):
+        assert set(params) == {"retriever", "generator"}
+        assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(params))
 
 
 def test_report_is_written_and_printed(smoke_run):
