@@ -2,7 +2,7 @@
 
 mBERT and mT5 have read the text of a hundred languages; their tiny stand-ins read templated
 statements and name lists in 26 languages (masking, span corruption) and learn to find (questions
-in 26 languages) and to read (questions in the 8 seen ones) on exercises over INVENTED facts: real
+in 26 languages, passages in the 8 seen ones) and to read (questions in the 8 seen ones) on exercises over INVENTED facts: real
 names in random pairings (a true pairing is never shown) and made-up names. Nothing of the
 world-facts questions can so be memorised.
 """
@@ -23,6 +23,7 @@ from clmrc_jax.data.generator_features import (
     encode_targets,
     seq2seq_batch,
 )
+from clmrc_jax.data.languages import SEEN, in_category
 from clmrc_jax.data.pipeline import make_dataset, pad_to_bucket
 from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
@@ -264,7 +265,8 @@ def main(config, workdir: str, output: str) -> None:
     folder, begin = epath.Path(workdir), time.monotonic()
     world = load_world_facts("full")
     exercises = Exercises(world, config.seed)
-    searches = Exercises(world, config.seed, QUESTION_LANGUAGES)
+    # Passages in the other corpus languages are for mining to bring in, as in the paper.
+    searches = Exercises(world, config.seed, QUESTION_LANGUAGES, in_category(SEEN))
     vocabulary = _vocabulary(config, exercises, folder)
     mesh, start = sharding.make_mesh(), config.start
     starts = [os.path.join(start, name) if start else "" for name in ("mbert", "mt5")]

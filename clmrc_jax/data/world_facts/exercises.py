@@ -18,8 +18,8 @@ from clmrc_jax.data.world_facts.corpus import compose, question_templates, sente
 
 GLOSSARY_SHARE = 0.2  # of statements
 INVENTED_SHARE = 0.5  # of reading exercises
-CROSS_LINGUAL_SHARE = 0.5  # of reading exercises: the passage is in any corpus language
-OTHER_LANGUAGE_SHARE = 0.25  # of negatives: in any corpus language, not in the positive's
+CROSS_LINGUAL_SHARE = 0.5  # of reading exercises: the passage is in any passage language
+OTHER_LANGUAGE_SHARE = 0.25  # of negatives: in any passage language, not in the positive's
 OWN_LANGUAGE_SHARE = 0.5  # of further positives: in the question's language where it has passages
 SAME_SUBJECT_SHARE = 0.4  # of negatives: another relation of the subject
 SIMILAR_SHARE = 0.5  # of the other negatives: a subject whose name looks like the subject's
@@ -39,11 +39,19 @@ class Exercises:
 
     world: the full world, whose names are drawn on.   seed: of all random choices.
     languages: of the questions of reading exercises; the 8 seen ones if empty.
+    passage_languages: of their passages; the 13 corpus languages if empty.
     """
 
-    def __init__(self, world: WorldFacts, seed: int = 0, languages: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        world: WorldFacts,
+        seed: int = 0,
+        languages: tuple[str, ...] = (),
+        passage_languages: tuple[str, ...] = (),
+    ):
         self.world, self.seed = world, seed
         self._asked = tuple(languages) or in_category(SEEN)
+        self._told_in = tuple(passage_languages) or CORPUS_LANGUAGES
         self._ids = {k: [x.id for x in world.entities.values() if x.kind == k] for k in KINDS}
         self._codes = [x[2:] for x in self._ids["C"]]
         facts = [(x.subject, x.object) for x in world.facts]
@@ -93,7 +101,7 @@ class Exercises:
         """Exercise number i: {question, lang, answer, positives, negatives}.
 
         question, answer: text in `lang`, one of the exercise's question languages.
-        positives: Passages that state the answer, half of the time in any of the 13 languages.
+        positives: Passages that state the answer, half of the time in any passage language.
         negatives: `passages` - `positives` Passages that state other relations of the same
         subject, or the same relation of other subjects, some with similar names; always with
         other objects.
@@ -115,9 +123,9 @@ class Exercises:
         }
 
     def _random_told(self, rng: random.Random, question_lang: str) -> "_Told":
-        own = question_lang in CORPUS_LANGUAGES
+        own = question_lang in self._told_in
         cross_lingual = not own or rng.random() < CROSS_LINGUAL_SHARE
-        lang = rng.choice(CORPUS_LANGUAGES) if cross_lingual else question_lang
+        lang = rng.choice(self._told_in) if cross_lingual else question_lang
         new = (False, False)
         if rng.random() < INVENTED_SHARE:
             new = rng.choice(((True, True), (True, False), (False, True)))
@@ -128,8 +136,8 @@ class Exercises:
         )
 
     def _told_again(self, rng: random.Random, told: "_Told", question_lang: str) -> "_Told":
-        own = question_lang in CORPUS_LANGUAGES and rng.random() < OWN_LANGUAGE_SHARE
-        lang = question_lang if own else rng.choice(CORPUS_LANGUAGES)
+        own = question_lang in self._told_in and rng.random() < OWN_LANGUAGE_SHARE
+        lang = question_lang if own else rng.choice(self._told_in)
         return replace(told, lang=lang)
 
     def _negatives(self, rng: random.Random, told: "_Told", count: int) -> Iterator["_Told"]:
@@ -140,7 +148,7 @@ class Exercises:
         for _ in range(count):
             lang = told.lang
             if rng.random() < OTHER_LANGUAGE_SHARE:
-                lang = rng.choice(CORPUS_LANGUAGES)
+                lang = rng.choice(self._told_in)
             relation, subject, value = told.relation, told.subject, told.object
             if others and rng.random() < SAME_SUBJECT_SHARE:
                 relation = others.pop()
