@@ -34,6 +34,16 @@ def test_exercises_depend_on_seed_and_index_alone(full, exercises):
     assert [other.statement(i) for i in range(9)] != [exercises.statement(i) for i in range(9)]
 
 
+def test_passages_are_in_the_languages_asked_for(full):
+    asked, told = ("es", "ja", "tr"), ("en", "ja")
+    exercises = Exercises(full, 3, asked, told)
+    found = [exercises.reading(i, passages=4, positives=2) for i in range(200)]
+    assert {x["lang"] for x in found} == set(asked)
+    assert {p.lang for x in found for p in (*x["positives"], *x["negatives"])} == set(told)
+    japanese = [x["positives"][0].lang == "ja" for x in found if x["lang"] == "ja"]
+    assert 0.6 < sum(japanese) / len(japanese) < 0.9  # the question's language, or either
+
+
 def test_statements_cover_all_languages_and_glossaries(exercises):
     rows = [exercises.statement(i) for i in range(2000)]
     assert {lang for lang, _ in rows} == set(QUESTION_LANGUAGES)
