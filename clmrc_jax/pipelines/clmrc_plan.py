@@ -31,6 +31,7 @@ from clmrc_jax.pipelines.plan import (
     device_notes,
     planned_devices,
     planned_mesh,
+    process_memory,
     seconds_of,
     total,
 )
@@ -92,6 +93,7 @@ def make_plan(s: ClmrcSettings) -> dict:
     counts = _counts(s, notes)
     stages = _stages(s, counts, models, devices)
     parameters = {name: estimates.parameter_count(_init(model)) for name, model in models.items()}
+    memory = _memory(s, models, mesh)
     return {
         "name": s.name,
         "devices": devices,
@@ -104,7 +106,8 @@ def make_plan(s: ClmrcSettings) -> dict:
             }
             for name in models
         },
-        "memory": _memory(s, models, mesh),
+        "memory": memory,
+        "process": process_memory(memory, devices),
         "disk": _disk(s, counts, stages, parameters),
         "stages": stages,
         "seconds": total(row["seconds"] for row in stages if row["unit"] != "characters"),

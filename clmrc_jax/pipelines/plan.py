@@ -53,6 +53,9 @@ PUBLISHED = {
 # waits for memory, not arithmetic. Those of the CPU were measured with the demo.
 UTILISATION = {"train": 0.4, "encode": 0.5, "search": 0.3, "generate": 0.03}
 CPU_UTILISATION = {"train": 0.6, "encode": 0.6, "search": 0.3, "generate": 0.7}
+# Python, libraries and compiled programs of a run on the CPU: the high-water mark of one whose
+# arrays are small (cora.py:smoke).
+CPU_PROCESS_BYTES = 1_200_000_000
 CPU_GFLOPS = 64.0  # of a core: 32 float32 operations per cycle (AVX2) at 2 GHz
 LINKED = 10  # candidates from language links per annotated English question
 
@@ -77,13 +80,15 @@ def make_plan(s: CoraSettings) -> dict:
     configs["generator"] = config_of(s.generator_model, "mt5", notes) if s.generate else None
     devices = planned_devices(mesh)
     models, stages = _models(s, configs), _stages(s, counts, configs, devices)
+    memory = _memory(s, counts, configs, mesh)
     notes += [*_assumptions(counts, devices), *device_notes(devices)]
     return {
         "name": s.name,
         "devices": devices,
         "corpus": dataclasses.asdict(counts),
         "models": models,
-        "memory": _memory(s, counts, configs, mesh),
+        "memory": memory,
+        "process": process_memory(memory, devices),
         "host": _host(s, counts, configs),
         "disk": _disk(s, counts, models, _width(s, configs["retriever"])),
         "stages": stages,
@@ -127,6 +132,19 @@ def planned_devices(mesh: AbstractMesh) -> dict:
         "memory_bytes": memory,
         "utilisation": CPU_UTILISATION if device.platform == "cpu" else UTILISATION,
     }
+
+
+def process_memory(memory: dict, devices: dict) -> dict:
+    """What a run on the CPU takes in all: {part: bytes}, the "total" last.
+
+    memory: {phase: {part: bytes}} of one device. Empty for accelerators, where the arrays lie on
+    the devices.
+    """
+    if devices["kind"] != "cpu" or not memory:
+        return {}
+    arrays = devices["planned"] * max(phase["total"] for phase in memory.values())
+    parts = {"Python, libraries, programs": CPU_PROCESS_BYTES, "arrays of the largest step": arrays}
+    return parts | {"total": sum(parts.values())}
 
 
 def config_of(source: ModelSource, kind: str, notes: list[str]) -> BertConfig | Mt5Config | None:

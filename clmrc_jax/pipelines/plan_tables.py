@@ -20,9 +20,10 @@ def show(plan: dict, console: Console | None = None) -> None:
     console.print(_models(plan["models"]))
     if plan["memory"]:
         console.print(_memory(plan["memory"], d["memory_bytes"]))
-    for name in ("host", "disk"):
+    titles = {"process": "memory of the process", "host": "host memory for search", "disk": "disk"}
+    for name, title in titles.items():
         if plan.get(name):
-            console.print(_sizes("host memory" if name == "host" else name, plan[name]))
+            console.print(_sizes(title, plan[name]))
     console.print(_stages(plan["stages"], plan["seconds"]))
     console.print("assumed:", *(f"\n- {note}" for note in plan["notes"]), markup=False)
 

@@ -46,7 +46,11 @@ def test_dry_run_of_every_preset_prints_and_writes_nothing(
     assert list(returned["models"]) == ["retriever", "generator"][: 1 if preset == "squads" else 2]
     assert json.loads(json.dumps(returned)) == returned
     assert list(tmp_path.iterdir()) == []
-    for parts in (*returned["memory"].values(), returned["host"], returned["disk"]):
+    process = returned["process"]
+    assert process["arrays of the largest step"] >= max(
+        phase["total"] for phase in returned["memory"].values()
+    )
+    for parts in (*returned["memory"].values(), returned["host"], returned["disk"], process):
         if parts:
             assert parts["total"] == sum(size for name, size in parts.items() if name != "total")
 
