@@ -5,7 +5,6 @@ The end token is 0, the unknown one 1, the padding (which is also the decoder's 
 A model with several target languages reads `>>lang<<` before the text, one token of the vocabulary.
 """
 
-import io
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from etils import epath
 
 from clmrc_jax.data.tokenization import SpecialIds, Tokenizer
+from clmrc_jax.data.vocabulary import train_sentencepiece
 from clmrc_jax.files import InputError, atomic_write, read_json, write_json
 
 SOURCE_SPM, TARGET_SPM, VOCABULARY = "source.spm", "target.spm", "vocab.json"
@@ -104,9 +104,17 @@ def train_tokenizer(
     language_tokens: `>>lang<<` tokens.   returns: `size`
     Raises InputError when the texts cannot give so many pieces.
     """
-    model = _train_spm(texts, size - len(language_tokens) - 1, seed)
     import sentencepiece
 
+    model = train_sentencepiece(
+        texts,
+        size - len(language_tokens) - 1,  # the padding is the last token
+        seed,
+        eos_id=0,
+        unk_id=1,
+        bos_id=-1,
+        normalization_rule_name="identity",  # NFKC would lose the full-width signs of Chinese
+    )
     spm = sentencepiece.SentencePieceProcessor(model_proto=model)
     pieces = [spm.id_to_piece(i) for i in range(spm.get_piece_size())]
     names = [EOS, UNK, *(p for p in pieces if p not in (EOS, UNK)), *language_tokens, PAD]
@@ -127,35 +135,6 @@ def train_tokenizer(
     }
     write_json(folder / CONFIG, config)
     return len(names)
-
-
-def _train_spm(texts: Iterable[str], pieces: int, seed: int) -> bytes:
-    """A SentencePiece unigram model of `pieces` pieces, bytes for rare characters included."""
-    import sentencepiece
-
-    sentencepiece.set_random_generator_seed(seed)
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=pieces,
-            character_coverage=0.9995,
-            byte_fallback=True,
-            normalization_rule_name="identity",  # NFKC would lose the full-width signs of Chinese
-            bos_id=-1,
-            eos_id=0,
-            unk_id=1,
-            num_threads=1,  # fixes the order of floating-point sums, and so the vocabulary
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise InputError(
-            f"the texts cannot give a vocabulary of {pieces} pieces ({error}); "
-            "set another vocabulary size, or give more text"
-        ) from error
-    return model.getvalue()
 
 
 def _load_spm(path: epath.Path):

@@ -1,13 +1,11 @@
 """Builds, saves and loads the two models of a run, as Hugging Face folders."""
 
 import dataclasses
-import io
 from importlib import resources
-
-from etils import epath
 
 from clmrc_jax import hosts, sharding
 from clmrc_jax.data.tokenization import SENTENCEPIECE_FILES, load_tokenizer
+from clmrc_jax.data.vocabulary import train_vocabulary
 from clmrc_jax.files import InputError
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import PARAM_AXES as RETRIEVER_AXES
@@ -56,41 +54,6 @@ def _corpus_texts(corpus):
     for question in corpus.questions("train"):
         yield question.question
         yield from question.answers
-
-
-def train_vocabulary(texts, folder, *, vocab_size: int, sentinels: int = 16, seed: int = 0) -> int:
-    """Trains a SentencePiece unigram vocabulary laid out like mT5's (pad 0, eos 1, unk 2).
-
-    texts: iterable of strings. Writes `spiece.model` into `folder`; returns the piece count.
-    """
-    import sentencepiece
-
-    sentencepiece.set_random_generator_seed(seed)
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
-            model_writer=model,
-            model_type="unigram",
-            vocab_size=vocab_size,
-            character_coverage=0.9995,
-            byte_fallback=True,
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=3,
-            user_defined_symbols=["<mask>"] + [f"<extra_id_{i}>" for i in range(sentinels)],
-            num_threads=1,  # fixes the order of floating-point sums, and so the vocabulary
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise InputError(
-            f"the corpus cannot give a vocabulary of {vocab_size} pieces: {error}"
-        ) from error
-    folder = epath.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SENTENCEPIECE_FILES[0]).write_bytes(model.getvalue())
-    return vocab_size
 
 
 def make_retriever(cora) -> tuple[Retriever, dict]:

@@ -27,12 +27,12 @@ from clmrc_jax.data.languages import SEEN, in_category
 from clmrc_jax.data.pipeline import make_dataset, pad_to_bucket
 from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.data.vocabulary import train_vocabulary
 from clmrc_jax.data.world_facts.cldr import QUESTION_LANGUAGES
 from clmrc_jax.data.world_facts.corpus import load_world_facts
 from clmrc_jax.data.world_facts.exercises import Exercises
 from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder, mt5
-from clmrc_jax.pipelines.models import train_vocabulary
 from clmrc_jax.train import objectives, pretrained
 from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.optimizer import OptimizerConfig

@@ -11,12 +11,13 @@ from clmrc_jax.data.mrc_examples import MrcExample
 from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.data.span_windows import SpanFormat
 from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.data.vocabulary import train_vocabulary
 from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, dual_bert, span_head
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
 from clmrc_jax.pipelines.clmrc_settings import Decoding, ReaderTraining
-from clmrc_jax.pipelines.models import placed, source_folder, train_vocabulary
+from clmrc_jax.pipelines.models import placed, source_folder
 from clmrc_jax.pipelines.settings import plain
 from clmrc_jax.progress import track
 from clmrc_jax.train import pretrained

@@ -2,8 +2,8 @@
 
 import pytest
 
+from clmrc_jax.data.vocabulary import train_vocabulary
 from clmrc_jax.data.world_facts.corpus import question_templates, sentence_templates
-from clmrc_jax.pipelines.models import train_vocabulary
 
 NAMES = ("Japan", "日本", "اليابان", "Финляндия", "ประเทศไทย", "జపాన్", "বাংলাদেশ", "Åland", "한국")
 

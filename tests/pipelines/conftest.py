@@ -8,10 +8,10 @@ import sys
 import pytest
 from etils import epath
 
+from clmrc_jax.data.vocabulary import train_vocabulary
 from clmrc_jax.pipelines import corpora
 from clmrc_jax.pipelines.clmrc import Clmrc
 from clmrc_jax.pipelines.clmrc_settings import clmrc_settings
-from clmrc_jax.pipelines.models import train_vocabulary
 from clmrc_jax.pipelines.stages import Run
 
 

@@ -10,11 +10,11 @@ from clmrc_jax.data.generator_features import GeneratorFormat
 from clmrc_jax.data.pipeline import row_generators
 from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.data.vocabulary import train_vocabulary
 from clmrc_jax.data.world_facts.cldr import load_world_facts
 from clmrc_jax.data.world_facts.exercises import Exercises
 from clmrc_jax.files import InputError
 from clmrc_jax.pipelines import pretrain
-from clmrc_jax.pipelines.models import train_vocabulary
 from clmrc_jax.train import pretrained
 
 FORMAT = GeneratorFormat(passages=3, source_buckets=(256, 512), target_length=24)
