@@ -1,8 +1,9 @@
 """Marian (Junczys-Dowmunt et al., 2018): the encoder-decoder of the OPUS-MT translators.
 
 The Transformer of Vaswani et al. (2017): post-norm, sinusoidal positions, one embedding for source,
-target and output, plus a bias on the logits. Decoding state is explicit, as in `mt5`: `init_cache`
-makes it, `decode_step` takes and returns it. Einsum letters are those of `layers`; N = batch * beams.
+target and output, plus a bias on the logits. Decoding state is explicit: `init_cache`
+makes it, `decode_step` takes and returns it; its layout is that of `decoder_cache`. Einsum letters
+are those of `layers`; N = batch * beams.
 """
 
 import functools
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from clmrc_jax.models import decoding, mt5
+from clmrc_jax.models import decoder_cache, decoding, mt5
 from clmrc_jax.models.layers import MASKED, attend, mask_to_bias
 
 ACTIVATIONS = {
@@ -160,18 +161,12 @@ class _Layer(nn.Module):
 
     def step(self, x, cache, position, bias, encoder_bias):
         """One token. x: [N, 1, embed]; cache as in `init_cache` -> (x, cache)."""
-        new_key, new_value = self.self_attention.keys_values(x)
-        at = (0, position, 0, 0)
-        key = jax.lax.dynamic_update_slice(cache["self_key"], new_key, at)
-        value = jax.lax.dynamic_update_slice(cache["self_value"], new_value, at)
-        x = self.self_attention_norm(x + self.self_attention(x, (key, value), bias))
-        # The beams of one source are `q` positions against its single copy of keys and values.
-        batch = cache["cross_key"].shape[0]
-        y = x.reshape(batch, -1, x.shape[-1])
-        y = self.cross_attention(y, (cache["cross_key"], cache["cross_value"]), encoder_bias)
-        x = self.cross_attention_norm(x + y.reshape(x.shape))
-        x = self.mlp_norm(x + self.mlp(x, True))
-        return x, {**cache, "self_key": key, "self_value": value}
+        cache = decoder_cache.append(cache, self.self_attention.keys_values(x), position)
+        y = decoder_cache.attend_to_answer(self.self_attention, x, cache, bias)
+        x = self.self_attention_norm(x + y)
+        y = decoder_cache.attend_to_source(self.cross_attention, x, cache, encoder_bias)
+        x = self.cross_attention_norm(x + y)
+        return self.mlp_norm(x + self.mlp(x, True)), cache
 
 
 class _Stack(nn.Module):
@@ -299,21 +294,9 @@ def decode(config, params, encoded, encoder_mask, tokens, decoder_mask=None, *, 
 
 
 def init_cache(config: MarianConfig, params, encoded, encoder_mask, max_length: int, beams=1):
-    """Decoding state for `decode_step`, laid out as `mt5.init_cache` describes."""
+    """Decoding state for `decode_step`, laid out as `decoder_cache` describes."""
     pairs = _apply(config, params, Marian.cross_keys_values, encoded)
-    heads = config.decoder_attention_heads
-    shape = (encoded.shape[0] * beams, max_length, heads, config.d_model // heads)
-    empty = jnp.zeros(shape, encoded.dtype)
-    cache = {
-        f"layers_{i}": {
-            "self_key": empty,
-            "self_value": empty,
-            "cross_key": key,
-            "cross_value": value,
-        }
-        for i, (key, value) in enumerate(pairs)
-    }
-    return {**cache, "encoder_mask": encoder_mask.astype(bool)}
+    return decoder_cache.create(pairs, encoder_mask, max_length, beams, encoded.dtype)
 
 
 def decode_step(config: MarianConfig, params, cache, tokens, position):
@@ -324,8 +307,8 @@ def decode_step(config: MarianConfig, params, cache, tokens, position):
     return _apply(config, params, Marian.step, cache, tokens, jnp.asarray(position))
 
 
-# Decoder inputs begin with the start token, and the cache has the same layout.
-shift_right, reorder_cache = mt5.shift_right, mt5.reorder_cache
+reorder_cache = decoder_cache.reorder
+shift_right = mt5.shift_right  # decoder inputs begin with the start token, as T5's do
 
 
 def generate(config: MarianConfig, params, tokens, mask, search: MarianSearch):

@@ -1,7 +1,7 @@
 """mT5 / T5 v1.1 (Xue et al., 2021): gated GELU, relative position buckets, untied output.
 
-Decoding state is explicit: `init_cache` makes it, `decode_step` takes and returns it.
-Einsum letters are those of `layers`; N = batch * beams.
+Decoding state is explicit: `init_cache` makes it, `decode_step` takes and returns it; its layout is
+that of `decoder_cache`. Einsum letters are those of `layers`; N = batch * beams.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from clmrc_jax.models import decoder_cache
 from clmrc_jax.models.layers import MASKED, RMSNorm, attend, mask_to_bias, relative_position_bucket
 
 
@@ -145,19 +146,11 @@ class _Layer(nn.Module):
     def step(self, x, cache, position, bias, encoder_bias):
         """One token. x: [N, 1, embed]; cache as in `init_cache` -> (x, cache)."""
         y = self.self_attention_norm(x)
-        new_key, new_value = self.self_attention.keys_values(y)
-        at = (0, position, 0, 0)
-        key = jax.lax.dynamic_update_slice(cache["self_key"], new_key, at)
-        value = jax.lax.dynamic_update_slice(cache["self_value"], new_value, at)
-        x = x + self.self_attention(y, (key, value), bias)
+        cache = decoder_cache.append(cache, self.self_attention.keys_values(y), position)
+        x = x + decoder_cache.attend_to_answer(self.self_attention, y, cache, bias)
         y = self.cross_attention_norm(x)
-        # The beams of one source are `q` positions against its single copy of keys and values.
-        batch = cache["cross_key"].shape[0]
-        y = y.reshape(batch, -1, y.shape[-1])
-        y = self.cross_attention(y, (cache["cross_key"], cache["cross_value"]), encoder_bias)
-        x = x + y.reshape(x.shape)
-        x = x + self.mlp(self.mlp_norm(x), True)
-        return x, {**cache, "self_key": key, "self_value": value}
+        x = x + decoder_cache.attend_to_source(self.cross_attention, y, cache, encoder_bias)
+        return x + self.mlp(self.mlp_norm(x), True), cache
 
 
 class _Stack(nn.Module):
@@ -290,24 +283,12 @@ def shift_right(config: Mt5Config, targets):
 
 
 def init_cache(config: Mt5Config, params, encoded, encoder_mask, max_length: int, beams: int = 1):
-    """Decoding state for `decode_step`.
-
-    Keys and values of the source are kept once per source, [batch, source, heads, kv]; those of
-    the answer per beam, [batch * beams, max_length, heads, kv].
-    """
+    """Decoding state for `decode_step`, laid out as `decoder_cache` describes."""
     pairs = _apply(config, params, Mt5.cross_keys_values, encoded)
-    shape = (encoded.shape[0] * beams, max_length, config.num_heads, config.d_kv)
-    empty = jnp.zeros(shape, encoded.dtype)
-    cache = {
-        f"layers_{i}": {
-            "self_key": empty,
-            "self_value": empty,
-            "cross_key": key,
-            "cross_value": value,
-        }
-        for i, (key, value) in enumerate(pairs)
-    }
-    return {**cache, "encoder_mask": encoder_mask.astype(bool)}
+    return decoder_cache.create(pairs, encoder_mask, max_length, beams, encoded.dtype)
+
+
+reorder_cache = decoder_cache.reorder
 
 
 def decode_step(config: Mt5Config, params, cache, tokens, position):
@@ -316,27 +297,6 @@ def decode_step(config: Mt5Config, params, cache, tokens, position):
     returns: float32 [N, vocab] and the new cache
     """
     return _apply(config, params, Mt5.step, cache, tokens, jnp.asarray(position))
-
-
-def reorder_cache(cache, parents):
-    """Gathers the answer's keys and values by beam; parents: int [N], rows of the old cache.
-
-    A parent belongs to the same source, so each source gathers among its own beams: batches
-    sharded by source stay where they are, where a gather over all rows would send the cache round.
-    """
-    batch = cache["encoder_mask"].shape[0]
-    beams = parents.shape[0] // batch
-    own = (parents % beams).reshape(batch, beams, 1, 1, 1)
-
-    def move(x):
-        grouped = x.reshape(batch, beams, *x.shape[1:])
-        return jnp.take_along_axis(grouped, own, axis=1).reshape(x.shape)
-
-    def gather(layer):
-        moved = {name: move(layer[name]) for name in ("self_key", "self_value")}
-        return {**layer, **moved}
-
-    return {k: v if k == "encoder_mask" else gather(v) for k, v in cache.items()}
 
 
 def forward_flops(config: Mt5Config, batch: int, source: int, target: int) -> float:
