@@ -1,41 +1,18 @@
-"""Dual BERT, every intermediate, against the float64 reference beside this file."""
+"""Dual BERT, every intermediate, against the float64 reference."""
 
 import dataclasses
 import functools
-import importlib.util
-import pathlib
 import re
 
 import jax
 import numpy as np
 import pytest
 
+import dual_bert_reference as reference
 from clmrc_jax import sharding
-from clmrc_jax.models import dual_bert, official_names
-from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models import dual_bert
+from small_dual_bert import BERT, MODES, PARAMS, VARIABLES
 
-REFERENCE = pathlib.Path(__file__).with_name("dual_bert_reference.py")
-spec = importlib.util.spec_from_file_location("dual_bert_reference", REFERENCE)
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
-
-SIZES = reference.SIZES
-BERT = BertConfig(
-    vocab_size=SIZES["vocab"],
-    hidden_size=SIZES["size"],
-    num_hidden_layers=SIZES["layers"],
-    num_attention_heads=reference.HEADS,
-    intermediate_size=SIZES["mlp"],
-    max_position_embeddings=SIZES["positions"],
-)
-VARIABLES = reference.random_variables()
-PARAMS = official_names.from_official(
-    official_names.dual_bert_variables(dual_bert.paper(BERT)), VARIABLES
-)
-MODES = {
-    "official": (dual_bert.official, reference.OFFICIAL),
-    "paper": (dual_bert.paper, reference.PAPER),
-}
 # mode, options changed, lengths of target and source; lambda's modes have their own tests
 VARIANTS = {
     "official": ("official", {}, (9, 9)),

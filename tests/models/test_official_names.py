@@ -1,29 +1,12 @@
 """Released variable names: a round trip, and errors that name what is wrong."""
 
-import importlib.util
-import pathlib
-
 import numpy as np
 import pytest
 
+import dual_bert_reference as reference
 from clmrc_jax.models import official_names
-from clmrc_jax.models.bert import BertConfig
-from clmrc_jax.models.dual_bert import DualBertConfig
+from small_dual_bert import BERT, ROWS
 
-REFERENCE = pathlib.Path(__file__).with_name("dual_bert_reference.py")
-spec = importlib.util.spec_from_file_location("dual_bert_reference", REFERENCE)
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
-
-BERT = BertConfig(
-    vocab_size=40,
-    hidden_size=12,
-    num_hidden_layers=reference.SIZES["layers"],
-    num_attention_heads=reference.HEADS,
-    intermediate_size=20,
-    max_position_embeddings=16,
-)
-ROWS = official_names.dual_bert_variables(DualBertConfig(BERT))
 VARIABLES = {name: np.float32(array) for name, array in reference.random_variables().items()}
 
 

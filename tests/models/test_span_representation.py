@@ -1,19 +1,12 @@
 """Span vectors and dynamic lambda against loops in float64."""
 
-import importlib.util
-import pathlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dual_bert_reference as reference
 from clmrc_jax.models.span_representation import cosine, similarity, span_vectors
-
-REFERENCE = pathlib.Path(__file__).with_name("dual_bert_reference.py")
-spec = importlib.util.spec_from_file_location("dual_bert_reference", REFERENCE)
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
 
 RNG = np.random.default_rng(0)
 HIDDEN = RNG.normal(size=(4, 9, 5)) * 0.7

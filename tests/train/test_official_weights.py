@@ -1,30 +1,15 @@
 """`.npz` files with the released code's variables."""
 
-import importlib.util
-import pathlib
-
 import jax
 import numpy as np
 import pytest
 
+import dual_bert_reference as reference
 from clmrc_jax.files import InputError
 from clmrc_jax.models import dual_bert
-from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.train import official_weights
+from small_dual_bert import BERT
 
-REFERENCE = pathlib.Path(__file__).parents[1] / "models" / "dual_bert_reference.py"
-spec = importlib.util.spec_from_file_location("dual_bert_reference", REFERENCE)
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
-
-BERT = BertConfig(
-    vocab_size=40,
-    hidden_size=12,
-    num_hidden_layers=reference.SIZES["layers"],
-    num_attention_heads=reference.HEADS,
-    intermediate_size=20,
-    max_position_embeddings=16,
-)
 CONFIG = dual_bert.official(BERT)
 VARIABLES = reference.random_variables(seed=7)
 

@@ -1,41 +1,19 @@
 """Span losses and their gradients against finite differences of the float64 reference."""
 
 import functools
-import importlib.util
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dual_bert_reference as reference
 from clmrc_jax import sharding
 from clmrc_jax.models import dual_bert, official_names
-from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.train import span_objectives, step
 from clmrc_jax.train.span_objectives import span_losses
+from small_dual_bert import BERT, MODES, PARAMS, ROWS, VARIABLES
 
-REFERENCE = pathlib.Path(__file__).parents[1] / "models" / "dual_bert_reference.py"
-spec = importlib.util.spec_from_file_location("dual_bert_reference", REFERENCE)
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
-
-SIZES = reference.SIZES
-BERT = BertConfig(
-    vocab_size=SIZES["vocab"],
-    hidden_size=SIZES["size"],
-    num_hidden_layers=SIZES["layers"],
-    num_attention_heads=reference.HEADS,
-    intermediate_size=SIZES["mlp"],
-    max_position_embeddings=SIZES["positions"],
-)
-VARIABLES = reference.random_variables()
-ROWS = official_names.dual_bert_variables(dual_bert.paper(BERT))
-PARAMS = official_names.from_official(ROWS, VARIABLES)
-MODES = {
-    "official": (dual_bert.official, reference.OFFICIAL),
-    "paper": (dual_bert.paper, reference.PAPER),
-}
 TARGET_COSINE = {"residual": "target", "lambda_mode": "cosine_example", "equal_lengths": False}
 # mode, options, lengths of target and source
 VARIANTS = {
