@@ -223,10 +223,7 @@ def _encoder(model: Model) -> BertConfig:
 
 
 def _memory(s: ClmrcSettings, models: dict[str, Model], mesh: AbstractMesh) -> dict:
-    """Bytes on one device, by phase and part.
-
-    `first parameters`: those that a training starts from stay beside its state.
-    """
+    """Bytes on one device, by phase and part."""
     rules, phases = {**DEFAULT_RULES, **s.rules}, {}
     recipe, ways = s.target_recipe, mesh.shape["data"]
     for name, model in models.items():
@@ -234,10 +231,7 @@ def _memory(s: ClmrcSettings, models: dict[str, Model], mesh: AbstractMesh) -> d
         optimizer, parts = recipe.optimizer_config(recipe.batch_size), s.training.accumulate
         state = estimates.training_state_bytes(_init(model), optimizer, mesh, axes, rules, parts)
         rows = recipe.batch_size / ways / parts
-        phases[f"train {name}"] = state | {
-            "first parameters": state["parameters"],
-            "activations": _training_bytes(model, s.format, rows),
-        }
+        phases[f"train {name}"] = state | {"activations": _training_bytes(model, s.format, rows)}
         rows = s.training.predict_batch / ways
         layer = estimates.bert_layer_bytes(_encoder(model), rows, s.format.max_length)
         sides = 1 + isinstance(model, DualBertConfig)

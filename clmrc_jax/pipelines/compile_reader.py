@@ -23,7 +23,6 @@ from clmrc_jax.pipelines.compile_steps import (
     placed_shapes,
     training_step,
 )
-from clmrc_jax.pipelines.estimates import device_bytes
 from clmrc_jax.pipelines.models import builtin_folder
 from clmrc_jax.pipelines.reader import forward_flops
 from clmrc_jax.train.loop import Trainer
@@ -72,7 +71,7 @@ def _steps(s: ClmrcSettings, mesh: Mesh, name: str, model, module, phases) -> li
             shape=_shape(s, recipe.batch_size, dual),
             key=f"{key}.batch_size",
             model_flops=3 * forward_flops(model, s.format, recipe.batch_size),
-            held=device_bytes(weights),
+            held=0,
             advice=options,
         ),
         _prediction(s, mesh, name, model, module, weights),

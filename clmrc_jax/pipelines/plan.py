@@ -138,17 +138,17 @@ def planned_devices(mesh: AbstractMesh) -> dict:
 def process_memory(memory: dict, devices: dict) -> dict:
     """What a run on the CPU takes in all: {part: bytes}, the "total" last.
 
-    memory: {phase: {part: bytes}} of one device; a training also holds a copy of its state while
-    that is written to a checkpoint. Empty for accelerators, where the arrays lie on
-    the devices.
+    memory: {phase: {part: bytes}} of one device; a training also holds the parameters that it
+    started from, and a copy of its state while that is written to a checkpoint. Empty for
+    accelerators, where the arrays lie on the devices.
     """
     if devices["kind"] != "cpu" or not memory:
         return {}
     more = CPU_ACTIVATIONS - 1
 
     def needs(phase):
-        saved = phase["parameters"] + phase["optimizer"] if "optimizer" in phase else 0
-        return phase["total"] + more * phase.get("activations", 0) + saved
+        copies = 2 * phase["parameters"] + phase["optimizer"] if "optimizer" in phase else 0
+        return phase["total"] + more * phase.get("activations", 0) + copies
 
     arrays = round(devices["planned"] * max(map(needs, memory.values())))
     parts = {"Python, libraries, programs": CPU_PROCESS_BYTES, "arrays of the largest step": arrays}

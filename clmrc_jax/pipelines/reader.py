@@ -66,14 +66,16 @@ class Reader:
         }
 
     def init(self, model: Model, seed: int, params: dict) -> dict:
-        """First parameters of a phase from those of the phase before.
+        """First parameters of a phase from those of the phase before, numpy.
 
         A plain reader goes on with its head; Dual BERT inherits the encoder alone, as published.
         """
         key = jax.random.key(seed)
         if isinstance(model, DualBertConfig):
-            return dual_bert.init(model, key, params["bert"])
-        return params if "head" in params else span_head.init(model, key, params["bert"])
+            return sharding.fetch(dual_bert.init(model, key, params["bert"]))
+        if "head" in params:
+            return params
+        return sharding.fetch(span_head.init(model, key, params["bert"]))
 
     def train(
         self,
@@ -87,8 +89,9 @@ class Reader:
     ) -> tuple[dict, dict]:
         """Trains on the windows of `examples`; continues where it was killed.
 
-        returns: parameters, counts {"questions", "windows", "steps", "loss"} and, where questions
-        were left out, how many for which reason.
+        params: the first ones, numpy: the updates have the devices for themselves.
+        returns: parameters on the mesh, counts {"questions", "windows", "steps", "loss"} and,
+        where questions were left out, how many for which reason.
         """
         dual, left_out = isinstance(model, DualBertConfig), collections.Counter()
         rows = self._windows(examples, dual, training=True, counts=left_out)
@@ -105,7 +108,7 @@ class Reader:
             host_count=count,
         )
         result = self._trainer(model, recipe, len(rows), axes).fit(
-            placed(params, axes, self.mesh, self.rules),
+            params,
             data,
             steps=steps,
             seed=seed,
@@ -228,7 +231,7 @@ def _buckets(longest: int) -> tuple[int, ...]:
 
 
 def make_reader(clmrc) -> tuple[Reader, dict]:
-    """The reader of a run and its first parameters {"bert"}."""
+    """The reader of a run and its first parameters {"bert"}, numpy."""
     s = clmrc.settings
     folder = source_folder(s.model, "bert")
     tokenizer = s.model.tokenizer or folder or _trained_vocabulary(clmrc)
@@ -237,7 +240,7 @@ def make_reader(clmrc) -> tuple[Reader, dict]:
     else:
         vocabulary = {"vocab_size": load_tokenizer(tokenizer).vocab_size}
         config = BertConfig(**vocabulary | s.model.sizes)
-        weights = bert.init(config, jax.random.key(s.seed))
+        weights = sharding.fetch(bert.init(config, jax.random.key(s.seed)))
     reader = Reader(
         config,
         s.dual_bert(config),

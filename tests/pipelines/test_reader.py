@@ -64,6 +64,8 @@ def test_plain_phases_inherit_the_head_and_dual_bert_the_encoder_alone(reader, e
     chex.assert_trees_all_equal(dual["bert"], encoder["bert"])
     other = reader.init(BERT, 2, encoder)
     assert not np.array_equal(other["head"]["kernel"], first["head"]["kernel"]), "its own seed"
+    kinds = {type(leaf) for leaf in jax.tree.leaves((first, dual))}
+    assert kinds == {np.ndarray}, "they rest on the host, and an update has the devices for itself"
 
 
 def test_answers_do_not_depend_on_the_batch_or_on_the_labels(reader, encoder):
