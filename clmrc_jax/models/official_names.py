@@ -87,14 +87,8 @@ def from_official(rows: list[Weight], variables: Mapping[str, np.ndarray]) -> di
     """
     variables = {name.removesuffix(":0"): value for name, value in variables.items()}
     variables = {k: v for k, v in variables.items() if not re.fullmatch(IGNORED, k)}
-    expected = {row.name: row for row in rows}
-    problems = [f"missing    {n} {_shape(r)}" for n, r in expected.items() if n not in variables]
-    problems += [f"unexpected {n} {v.shape}" for n, v in variables.items() if n not in expected]
-    problems += [
-        f"shape      {name}: expected {_shape(row)}, found {variables[name].shape}"
-        for name, row in expected.items()
-        if name in variables and variables[name].shape != _shape(row)
-    ]
+    expected = {row.name: _shape(row) for row in rows}
+    problems = weight_maps.shape_differences(expected, variables)
     if problems:
         raise ValueError(
             "these variables are not those of the configured model:\n  "

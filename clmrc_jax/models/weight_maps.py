@@ -292,16 +292,7 @@ def published_to_flax(weights: list[Weight], tensors: Mapping[str, np.ndarray]) 
 
 def _to_params(weights: list[Weight], tensors: Mapping[str, np.ndarray], model: str) -> dict:
     """Checks names and shapes of all tensors before the first is placed."""
-    expected = {row.name: row for row in weights}
-    problems = [
-        f"missing    {n} {list(r.published_shape)}" for n, r in expected.items() if n not in tensors
-    ]
-    problems += [f"unexpected {n} {list(t.shape)}" for n, t in tensors.items() if n not in expected]
-    problems += [
-        f"shape      {name}: expected {list(row.published_shape)}, found {list(tensors[name].shape)}"
-        for name, row in expected.items()
-        if name in tensors and tuple(tensors[name].shape) != row.published_shape
-    ]
+    problems = shape_differences({row.name: row.published_shape for row in weights}, tensors)
     if problems:
         raise ValueError(
             f"these weights are not those of the configured {model}:\n  "
@@ -318,16 +309,8 @@ def _to_params(weights: list[Weight], tensors: Mapping[str, np.ndarray], model: 
 def _to_tensors(weights: list[Weight], params: Mapping) -> Tensors:
     """Raises ValueError naming each parameter that is missing, unexpected or misshaped."""
     flat = dict(_flatten(params))
-    expected = {row.path: row for row in weights}
-    problems = [
-        f"missing    {'/'.join(p)} {list(r.shape)}" for p, r in expected.items() if p not in flat
-    ]
-    problems += [f"unexpected {'/'.join(p)}" for p in flat if p not in expected]
-    problems += [
-        f"shape      {'/'.join(path)}: expected {list(row.shape)}, found {list(flat[path].shape)}"
-        for path, row in expected.items()
-        if path in flat and tuple(flat[path].shape) != row.shape
-    ]
+    expected = {"/".join(row.path): row.shape for row in weights}
+    problems = shape_differences(expected, {"/".join(path): leaf for path, leaf in flat.items()})
     if problems:
         raise ValueError(
             "the parameters are not those of the config:\n  "
@@ -335,6 +318,25 @@ def _to_tensors(weights: list[Weight], params: Mapping) -> Tensors:
             + "\nPass the config that the parameters were made with."
         )
     return {row.name: row.to_published(flat[row.path]) for row in weights}
+
+
+def shape_differences(expected: Mapping[str, tuple[int, ...]], found: Mapping) -> list[str]:
+    """One line for every array that is missing, unexpected or misshaped.
+
+    expected: name -> shape.   found: name -> array.
+    """
+    shapes = {name: tuple(array.shape) for name, array in found.items()}
+    missing = [name for name in expected if name not in shapes]
+    unexpected = [name for name in shapes if name not in expected]
+    wrong = [name for name in expected if shapes.get(name, expected[name]) != expected[name]]
+    return [
+        *(f"missing    {name} {list(expected[name])}" for name in missing),
+        *(f"unexpected {name} {list(shapes[name])}" for name in unexpected),
+        *(
+            f"shape      {name}: expected {list(expected[name])}, found {list(shapes[name])}"
+            for name in wrong
+        ),
+    ]
 
 
 def _flatten(tree: Mapping, path: tuple[str, ...] = ()):

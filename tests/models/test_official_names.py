@@ -47,9 +47,9 @@ def test_missing_extra_and_misshaped_variables_are_all_named():
     with pytest.raises(ValueError) as error:
         official_names.from_official(ROWS, wrong)
     message = str(error.value)
-    assert "missing    source/cls/squad/output_bias (2,)" in message
-    assert "unexpected cls/squad/output_bias (2,)" in message
-    assert "target/cls/squad/output_weights: expected (2, 24), found (2, 12)" in message
+    assert "missing    source/cls/squad/output_bias [2]" in message
+    assert "unexpected cls/squad/output_bias [2]" in message
+    assert "target/cls/squad/output_weights: expected [2, 24], found [2, 12]" in message
     assert message.count("\n") == 4
 
 
