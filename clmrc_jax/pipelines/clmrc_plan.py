@@ -6,7 +6,6 @@ where the config names no files, the paper's sets are assumed.
 """
 
 import dataclasses
-import json
 import random
 from collections.abc import Callable
 
@@ -21,7 +20,7 @@ from clmrc_jax.data.tokenization import Tokenizer, load_tokenizer
 from clmrc_jax.models import dual_bert, span_head
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
-from clmrc_jax.pipelines import estimates, plan_tables
+from clmrc_jax.pipelines import estimates
 from clmrc_jax.pipelines.clmrc_data import load_reading_sets
 from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, ClmrcSettings
 from clmrc_jax.pipelines.estimates import FLOAT32
@@ -67,21 +66,11 @@ PAPER = {
 }
 
 
-def print_plan(settings: ClmrcSettings, as_json: bool = False) -> dict:
-    """Prints the plan as tables, or as one JSON object; returns it.
+def make_plan(s: ClmrcSettings) -> dict:
+    """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None.
 
     Raises InputError for files that cannot be read and for models that do not fit the mesh.
     """
-    plan = make_plan(settings)
-    if as_json:
-        print(json.dumps(plan, indent=1))
-    else:
-        plan_tables.show(plan)
-    return plan
-
-
-def make_plan(s: ClmrcSettings) -> dict:
-    """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None."""
     mesh, notes = planned_mesh(s.mesh), []
     devices = planned_devices(mesh)
     bert = config_of(s.model, "bert", notes)

@@ -6,7 +6,6 @@ rather than counted is listed under the tables.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable
 
@@ -20,7 +19,7 @@ from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.models.mt5 import Mt5Config
-from clmrc_jax.pipelines import estimates, plan_tables
+from clmrc_jax.pipelines import estimates
 from clmrc_jax.pipelines.counts import Counts, corpus_counts
 from clmrc_jax.pipelines.models import source_folder
 from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
@@ -61,21 +60,11 @@ CPU_GFLOPS = 64.0  # of a core: 32 float32 operations per cycle (AVX2) at 2 GHz
 LINKED = 10  # candidates from language links per annotated English question
 
 
-def print_plan(settings: CoraSettings, as_json: bool = False) -> dict:
-    """Prints the plan as tables, or as one JSON object; returns it.
+def make_plan(s: CoraSettings) -> dict:
+    """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None.
 
     Raises InputError for a corpus that cannot be read and for models that do not fit the mesh.
     """
-    plan = make_plan(settings)
-    if as_json:
-        print(json.dumps(plan, indent=1))
-    else:
-        plan_tables.show(plan)
-    return plan
-
-
-def make_plan(s: CoraSettings) -> dict:
-    """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None."""
     counts, mesh, notes = corpus_counts(s.corpus), planned_mesh(s.mesh), []
     configs = {"retriever": config_of(s.retriever_model, "bert", notes)}
     configs["generator"] = config_of(s.generator_model, "mt5", notes) if s.generate else None

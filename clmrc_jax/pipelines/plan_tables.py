@@ -1,5 +1,6 @@
 """The plans of `plan.make_plan` and `clmrc_plan.make_plan` as tables for a terminal."""
 
+import json
 from datetime import timedelta
 
 from rich import box
@@ -7,6 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 UNKNOWN = "?"
+
+
+def print_plan(plan: dict, as_json: bool = False) -> dict:
+    """Prints a plan as tables, or as one JSON object; returns it."""
+    if as_json:
+        print(json.dumps(plan, indent=1))
+    else:
+        show(plan)
+    return plan
 
 
 def show(plan: dict, console: Console | None = None) -> None:

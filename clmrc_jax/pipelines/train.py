@@ -32,9 +32,9 @@ def _cora(config, workdir: str, dry_run: bool, as_json: bool) -> dict:
 
     settings = cora_settings(config)
     if dry_run:
-        from clmrc_jax.pipelines.plan import print_plan
+        from clmrc_jax.pipelines import plan, plan_tables
 
-        return print_plan(settings, as_json=as_json)
+        return plan_tables.print_plan(plan.make_plan(settings), as_json)
     return _run(settings, workdir, Cora, finish, ("round_0", "mdpr"), as_json)
 
 
@@ -45,9 +45,9 @@ def _clmrc(config, workdir: str, dry_run: bool, as_json: bool) -> dict:
 
     settings = clmrc_settings(config)
     if dry_run:
-        from clmrc_jax.pipelines.clmrc_plan import print_plan
+        from clmrc_jax.pipelines import clmrc_plan, plan_tables
 
-        return print_plan(settings, as_json=as_json)
+        return plan_tables.print_plan(clmrc_plan.make_plan(settings), as_json)
     return _run(settings, workdir, Clmrc, finish, ("source",), as_json)
 
 
