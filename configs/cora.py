@@ -201,7 +201,7 @@ def demo():
     )
     config.generator.update(
         {
-            "steps": (60, 150, 150),
+            "steps": (60, 250, 250),
             "batch_size": 32,
             "synthetic_share": 0.6,
             "answer_passages": 3,
