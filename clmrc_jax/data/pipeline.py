@@ -37,8 +37,8 @@ def make_dataset(
     gets `batch_size / host_count` of them, the `host_index`-th slice.
     transform(rows, rngs, epoch) -> dict of arrays [rows, ...]: makes the arrays. rngs: one
     generator per row, seeded by `seed` and the row's place on the line, so that what is drawn
-    for a row does not depend on the number of hosts. epoch counts from 0 and is that of the global batch's first row
-    (a batch may run over into the next epoch).
+    for a row does not depend on the number of hosts. epoch counts from 0 and is that of the
+    global batch's first row (a batch may run over into the next epoch).
     epoch_length: rows that `transform` counts as an epoch; default all of the source.
     epochs: None for endless; else the last batch is filled up from the following epoch.
     Raises InputError for an empty source and for sizes that do not divide.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from etils import epath
 
 from clmrc_jax.data.tokenization import SENTENCEPIECE_FILES
-from clmrc_jax.files import InputError
+from clmrc_jax.files import InputError, atomic_write
 
 
 def train_vocabulary(
@@ -33,9 +33,8 @@ def train_vocabulary(
         bos_id=3,
         user_defined_symbols=["<mask>"] + [f"<extra_id_{i}>" for i in range(sentinels)],
     )
-    folder = epath.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SENTENCEPIECE_FILES[0]).write_bytes(model)
+    with atomic_write(epath.Path(folder) / SENTENCEPIECE_FILES[0], "wb") as file:
+        file.write(model)
     return vocab_size
 
 

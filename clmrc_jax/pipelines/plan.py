@@ -297,7 +297,10 @@ def _stages(s: CoraSettings, counts: Counts, configs: dict, devices: dict) -> li
 
 
 def seconds_of(kind: str, flops: float, devices: dict) -> float | None:
-    """Time of `flops` operations of a kind of work (`devices["utilisation"]`); None for an unknown peak."""
+    """Time of `flops` operations of a kind of work; None for an unknown peak.
+
+    devices["utilisation"]: the share of the peak that each kind reaches.
+    """
     if kind == "host":
         return flops / (CPU_GFLOPS * 1e9 * (os.cpu_count() or 1) * CPU_UTILISATION["search"])
     peak = devices["peak_flops"]
