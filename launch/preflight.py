@@ -15,7 +15,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from clmrc_jax import preflight
+from clmrc_jax import command_line, preflight
 from clmrc_jax.files import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the run's config file and preset")
@@ -58,4 +58,4 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("workdir")
-    app.run(main)
+    command_line.run(main)

@@ -8,6 +8,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from clmrc_jax import command_line
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 
@@ -33,4 +34,4 @@ def main(argv):
 if __name__ == "__main__":
     use_huge_pages()
     flags.mark_flags_as_required(["config", "workdir", "output"])
-    app.run(main)
+    command_line.run(main)

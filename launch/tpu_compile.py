@@ -12,6 +12,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
+from clmrc_jax import command_line
 from clmrc_jax.files import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -54,4 +55,4 @@ if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flags_as_required(["config", "topology"])
-    app.run(main)
+    command_line.run(main)

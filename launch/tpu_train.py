@@ -8,9 +8,10 @@ Run the same command again to continue a run that was stopped or killed.
 import os
 import sys
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import app, flags
+from ml_collections import config_flags
 
+from clmrc_jax import command_line
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 
@@ -22,30 +23,6 @@ _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "print parameters, memory, disk and time; train nothing"
 )
 _JSON = flags.DEFINE_bool("json", False, "print the final scores (or the plan) as JSON on stdout")
-
-
-def parse_flags(argv):
-    """absl's parser, with a plain message for an override of a config key that does not exist."""
-    try:
-        rest = app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError):
-        given = [x.lstrip("-").partition("=")[::2] for x in argv[1:] if x.startswith("-")]
-        config = flags.FLAGS["config"].parser.parse(dict(given).get("config"))
-        for path in (name.split(".")[1:] for name, _ in given if name.startswith("config.")):
-            _check_key(config, path)
-        raise
-    if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS.verbosity = logging.WARNING  # the libraries' notes would hide our progress
-    return rest
-
-
-def _check_key(config, path):
-    where = "config"
-    for name in path:
-        known = list(config) if isinstance(config, ConfigDict) else ["nothing"]
-        if name not in known:
-            sys.exit(f"error: {where}.{name} does not exist; known: {', '.join(known)}")
-        where, config = f"{where}.{name}", config[name]
 
 
 def main(argv):
@@ -66,4 +43,4 @@ if __name__ == "__main__":
     use_huge_pages()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    command_line.run(main)

@@ -18,6 +18,7 @@ PYTHON = sorted(
 BOTTOM = {"files", "progress"}
 ALLOWED = {
     "files": set(),
+    "command_line": set(),
     "exit_status": set(),
     "progress": set(),
     "sharding": {"files"},
