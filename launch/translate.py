@@ -4,10 +4,11 @@
 python launch/translate.py --data=xquad.es.json --lang=es --to=en --output=xquad.es_aligned.json \\
     --translator="command:apertium -u spa-eng"
 
-Stopped or failed, the same command continues where it was: finished translations are kept in the
-folder --cache. Translators: command:'PROGRAM ARGUMENTS' reads a line and writes a line (also
-{source} and {target}), marian:FOLDER, file:PATH of finished translations, and google, which costs
-money and therefore shows an estimate and asks for --consent_to_pay first.
+It works on one machine; of a slice's hosts start it on one. Stopped or failed, the same command
+continues where it was: finished translations are kept in the folder --cache. Translators:
+command:'PROGRAM ARGUMENTS' reads a line and writes a line (also {source} and {target}),
+marian:FOLDER, file:PATH of finished translations, and google, which costs money and therefore shows
+an estimate and asks for --consent_to_pay first.
 """
 
 import argparse
