@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from clmrc_jax.models.dropout import Dropout
 from clmrc_jax.models.layers import attend, mask_to_bias
 
 
@@ -69,7 +70,7 @@ class _Attention(nn.Module):
 
 
 def _add_and_norm(config: BertConfig, residual, x, deterministic):
-    x = nn.Dropout(config.hidden_dropout_prob)(x, deterministic=deterministic)
+    x = Dropout(config.hidden_dropout_prob)(x, deterministic=deterministic)
     norm = nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, name="LayerNorm")
     return norm(x + residual)
 
@@ -108,7 +109,7 @@ class _Embeddings(nn.Module):
         x = x + embed(c.max_position_embeddings, "position_embeddings")(positions)
         x = x + embed(c.type_vocab_size, "token_type_embeddings")(token_type_ids)
         x = nn.LayerNorm(epsilon=c.layer_norm_eps, dtype=c.dtype, name="LayerNorm")(x)
-        return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
+        return Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
 
 
 class BertEncoder(nn.Module):

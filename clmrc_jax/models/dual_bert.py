@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from clmrc_jax.models import bert, saa, span_head
 from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.dropout import Dropout
 from clmrc_jax.models.layers import mask_to_bias
 from clmrc_jax.models.span_representation import (
     LAMBDA_MODES,
@@ -133,7 +134,7 @@ class _Fusion(nn.Module):
                 query, key, value, *biases, chunk=c.saa_chunk, **masking, **dropout
             )
         transformed = dense("output", b.hidden_size, (-2, -1))(attended)  # eq. 6
-        transformed = nn.Dropout(c.fusion_dropout)(transformed, deterministic=deterministic)
+        transformed = Dropout(c.fusion_dropout)(transformed, deterministic=deterministic)
         norm = nn.LayerNorm(epsilon=b.layer_norm_eps, dtype=b.dtype, name="LayerNorm")
         fused = norm(transformed + (target if c.residual == "target" else source))
         fused = nn.with_logical_constraint(fused, ("batch", "length", "embed"))

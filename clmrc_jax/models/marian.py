@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from clmrc_jax.models import decoder_cache, decoding, mt5
+from clmrc_jax.models.dropout import Dropout
 from clmrc_jax.models.layers import MASKED, attend, mask_to_bias
 
 ACTIVATIONS = {
@@ -121,7 +122,7 @@ class _Mlp(nn.Module):
         kernel = nn.initializers.normal(c.init_std)
         x = nn.Dense(self.size, dtype=c.dtype, kernel_init=kernel, name="wi")(x)
         x = ACTIVATIONS[c.activation_function](x)  # [batch, length, mlp]
-        x = nn.Dropout(c.activation_dropout)(x, deterministic=deterministic)
+        x = Dropout(c.activation_dropout)(x, deterministic=deterministic)
         return nn.Dense(c.d_model, dtype=c.dtype, kernel_init=kernel, name="wo")(x)
 
 
@@ -143,7 +144,7 @@ class _Layer(nn.Module):
         if self.decoder:
             self.cross_attention, self.cross_attention_norm = _Attention(c, heads), norm()
         self.mlp, self.mlp_norm = _Mlp(c, size), norm()
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def __call__(self, x, bias, encoded, encoder_bias, deterministic):
         def drop(y):
@@ -178,7 +179,7 @@ class _Stack(nn.Module):
         layer = nn.remat(_Layer, static_argnums=(5,)) if c.remat else _Layer
         count = c.decoder_layers if self.decoder else c.encoder_layers
         self.layers = [layer(c, self.decoder) for _ in range(count)]
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def __call__(self, x, bias, encoded=None, encoder_bias=None, deterministic=True):
         x = self.dropout(x, deterministic=deterministic)

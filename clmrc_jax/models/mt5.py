@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from clmrc_jax.models import decoder_cache
+from clmrc_jax.models.dropout import Dropout
 from clmrc_jax.models.layers import MASKED, RMSNorm, attend, mask_to_bias, relative_position_bucket
 
 
@@ -108,7 +109,7 @@ class _GatedMlp(nn.Module):
 
         gate = jax.nn.gelu(dense(c.d_ff, c.d_model, "wi_0")(x), approximate=True)
         x = gate * dense(c.d_ff, c.d_model, "wi_1")(x)  # [batch, length, mlp]
-        x = nn.Dropout(c.dropout_rate)(x, deterministic=deterministic)
+        x = Dropout(c.dropout_rate)(x, deterministic=deterministic)
         return dense(c.d_model, c.d_ff, "wo")(x)
 
 
@@ -128,7 +129,7 @@ class _Layer(nn.Module):
             self.cross_attention = _Attention(c)
             self.cross_attention_norm = norm()
         self.mlp, self.mlp_norm = _GatedMlp(c), norm()
-        self.dropout = nn.Dropout(c.dropout_rate)
+        self.dropout = Dropout(c.dropout_rate)
 
     def __call__(self, x, bias, encoded, encoder_bias, deterministic):
         y = self.self_attention_norm(x)
@@ -163,7 +164,7 @@ class _Stack(nn.Module):
         layer = nn.remat(_Layer, static_argnums=(5,)) if c.remat else _Layer
         self.layers = [layer(c, self.decoder, i == 0) for i in range(count)]
         self.final_norm = RMSNorm(c.layer_norm_epsilon, c.dtype)
-        self.dropout = nn.Dropout(c.dropout_rate)
+        self.dropout = Dropout(c.dropout_rate)
 
     def position_bias(self, query_positions, key_positions):
         return self.layers[0].self_attention.position_bias(query_positions, key_positions)

@@ -121,6 +121,17 @@ def test_mdpr_update_gathers_one_side_once_and_reduces_every_gradient_once(v4):
     assert set(found) <= {"all-gather", "all-reduce", "reduce-scatter"}
 
 
+def test_update_on_more_chips_moves_no_more_through_hbm_per_chip(cora):
+    """The same rows per chip: nothing is computed, or drawn for dropout, for the whole batch."""
+    found = {}
+    for name, rows in (("v4-8", 32), ("v4-32", 128)):
+        changes = {"generator.batch_size": rows, "retriever.batch_size": rows}
+        report = compiling.make_report(cora(**changes), name, steps=("train mGEN",))
+        found[name] = _row(report, "train mGEN")
+    assert found["v4-32"]["hbm_bytes"] < 1.1 * found["v4-8"]["hbm_bytes"]
+    assert found["v4-32"]["memory"]["temporaries"] < 1.1 * found["v4-8"]["memory"]["temporaries"]
+
+
 def test_encoding_and_decoding_need_no_collective(v4):
     assert _row(v4, "encode passages")["collectives"] == {}
     assert _row(v4, "generate")["collectives"] == {}
