@@ -7,7 +7,7 @@ The folder runs/translator/export then translates (`launch/translate.py
 are sacreBLEU's. Presets, `--config=configs/translator.py:NAME`:
 
 demo (default)  English to Spanish on the embedded corpus (4,677 sentences and names), a few minutes
-                on two CPU cores; BLEU 59.3, chrF 68.6 on its 741 sentences of unseen facts
+                on two CPU cores; BLEU 58.4, chrF 68.0 on its 741 sentences of unseen facts
 smoke           the same path in seconds, for tests; it learns nothing
 tatoeba         your own text, 3+3 layers of 256, for example Tatoeba's sentences from
                 manythings.org/anki, hours on a CPU, minutes on a GPU:
