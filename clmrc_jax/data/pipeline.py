@@ -4,6 +4,9 @@ The order of a training is one endless line of examples: epoch after epoch, each
 permutation of the source. Global batch `b` is places `b * batch_size` and on of that line, so
 any batch can be computed alone (which makes resuming exact), no example is lost at the end of
 an epoch, and the number of hosts changes who reads a row, never which rows form a batch.
+
+Rows of like size can share batches, which leaves little padding: then the permutation is sorted by
+size in stretches of `STRETCH` batches, whose order stays random.
 """
 
 import dataclasses
@@ -16,7 +19,8 @@ import numpy as np
 
 from clmrc_jax.files import InputError
 
-Transform = Callable[[list, list[np.random.Generator], int], dict[str, np.ndarray]]
+Transform = Callable[..., dict[str, np.ndarray]]
+STRETCH = 50  # batches among which rows are exchanged for rows of their own size
 
 
 def make_dataset(
@@ -30,6 +34,7 @@ def make_dataset(
     shuffle: bool = True,
     epochs: int | None = None,
     epoch_length: int | None = None,
+    sizes: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """Batches of a source, as a random-access Grain dataset.
 
@@ -40,6 +45,9 @@ def make_dataset(
     for a row does not depend on the number of hosts. epoch counts from 0 and is that of the
     global batch's first row (a batch may run over into the next epoch).
     epoch_length: rows that `transform` counts as an epoch; default all of the source.
+    sizes: size class of every row, small numbers. Rows of a class share batches as far as they
+    can, and `transform` gets a fourth argument, the largest class in the global batch, so that
+    all hosts pad to one length.
     epochs: None for endless; else the last batch is filled up from the following epoch.
     Raises InputError for an empty source and for sizes that do not divide.
     """
@@ -53,16 +61,18 @@ def make_dataset(
         )
     if not 0 <= host_index < host_count:
         raise InputError(f"host_index {host_index} is outside 0..{host_count - 1}")
+    sizes = None if sizes is None else np.asarray(sizes)
     batches = _Batches(
         source,
         batch_size,
+        _orders(len(source), batch_size, seed, sizes) if shuffle else None,
         seed,
         transform,
         host_index,
         host_count,
-        shuffle,
         epochs,
         epoch_length or len(source),
+        sizes,
     )
     return grain.MapDataset.source(batches)
 
@@ -73,13 +83,14 @@ class _Batches:
 
     source: Sequence
     batch_size: int
+    order: Callable[[int], np.ndarray] | None
     seed: int
     transform: Transform
     host_index: int
     host_count: int
-    shuffle: bool
     epochs: int | None
     epoch_length: int
+    sizes: np.ndarray | None
 
     def __len__(self) -> int:
         if self.epochs is None:
@@ -93,14 +104,16 @@ class _Batches:
         start = first + self.host_index * rows
         chosen = [self.source[self.row(place)] for place in range(start, start + rows)]
         rngs = row_generators(self.seed, range(start, start + rows))
-        return self.transform(chosen, rngs, first // self.epoch_length)
+        epoch = first // self.epoch_length
+        if self.sizes is None:
+            return self.transform(chosen, rngs, epoch)
+        all_rows = [self.row(place) for place in range(first, first + self.batch_size)]
+        return self.transform(chosen, rngs, epoch, int(self.sizes[all_rows].max()))
 
     def row(self, place: int) -> int:
         """The source row at a place of the endless line."""
         epoch, index = divmod(place, len(self.source))
-        if not self.shuffle:
-            return index
-        return int(_permutation(len(self.source), self.seed, epoch)[index])
+        return int(self.order(epoch)[index]) if self.order else index
 
 
 def row_generators(seed: int, places: Iterable[int]) -> list[np.random.Generator]:
@@ -108,14 +121,34 @@ def row_generators(seed: int, places: Iterable[int]) -> list[np.random.Generator
     return [np.random.default_rng((seed, place)) for place in places]
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch; 4 bytes per row, kept for the epochs that batches may touch.
+def _orders(count: int, batch_size: int, seed: int, sizes) -> Callable[[int], np.ndarray]:
+    """epoch -> the order of its rows, [count]; 4 bytes per row, kept for the last few epochs.
 
     grain.experimental.index_shuffle needs no memory, but 0.3 ms per row of a small source.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    return order.astype(np.int32 if count < 2**31 else np.int64)
+
+    @functools.lru_cache(maxsize=4)
+    def order(epoch):
+        rng = np.random.default_rng((seed, epoch))
+        rows = rng.permutation(count).astype(np.int32 if count < 2**31 else np.int64)
+        if sizes is None or sizes.min() == sizes.max():
+            return rows
+        # The first rows of an epoch may fill up the last batch of the epoch before.
+        begin = -epoch * count % batch_size
+        end = begin + max(0, count - begin) // batch_size * batch_size
+        rows[begin:end] = _by_size(rows[begin:end], sizes, batch_size, rng)
+        return rows
+
+    return order
+
+
+def _by_size(rows, sizes, batch_size, rng) -> np.ndarray:
+    """Whole batches of rows, each stretch of them sorted by size and its batches shuffled."""
+    stretch = STRETCH * batch_size
+    parts = [rows[first : first + stretch] for first in range(0, len(rows), stretch)]
+    sorted_parts = (part[np.argsort(sizes[part], kind="stable")] for part in parts)
+    shuffled = [rng.permutation(part.reshape(-1, batch_size)).ravel() for part in sorted_parts]
+    return np.concatenate([rows[:0], *shuffled])
 
 
 def pad_to_bucket(

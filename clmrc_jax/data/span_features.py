@@ -9,6 +9,7 @@ content. mode "official": the released code, bit by bit (spec 2.1-2.5): its toke
 pairing by index. For its answers by first occurrence read with `read_mrc(..., locate="first")`.
 """
 
+import bisect
 import collections
 import logging
 from collections.abc import Sequence
@@ -177,21 +178,21 @@ def _report(
 
 
 def span_batches(tokenizer: Tokenizer, format: SpanFormat, lengths: Sequence[int] = ()):
-    """`transform(rows, rngs, epoch) -> batch` of the plain reader.
+    """`transform(rows, rngs, epoch, size) -> batch` of the plain reader.
 
     rows: windows; None is a padding row: a copy of the first window with valid false.
-    lengths: padded lengths, ascending, the smallest that holds the batch is taken; default always
-    `max_length`.
+    lengths: padded lengths, ascending; default `max_length` alone.
+    size: which of them to take; default the smallest that holds the rows.
     batch: input_ids [batch, length] int32, attention_mask [batch, length] bool, token_type_ids
     [batch, length] int32, span_mask [batch, length] bool, start, end [batch] int32, valid [batch]
     bool.
     """
     lengths = tuple(lengths) or (format.max_length,)
 
-    def transform(rows, rngs, epoch):
+    def transform(rows, rngs, epoch, size=None):
         del rngs, epoch
         windows, valid = _filled(rows)
-        return _side(windows, lengths, tokenizer.ids.pad, "") | {"valid": valid}
+        return _side(windows, lengths, size, tokenizer.ids.pad, "") | {"valid": valid}
 
     return transform
 
@@ -202,23 +203,37 @@ def dual_batches(
     lengths: Sequence[int] = (),
     source_lengths: Sequence[int] = (),
 ):
-    """`transform(rows, rngs, epoch) -> batch` of Dual BERT.
+    """`transform(rows, rngs, epoch, size) -> batch` of Dual BERT.
 
-    rows: (target, source) windows, or None; see `span_batches`.
+    rows: (target, source) windows, or None; see `span_batches`.   size: of both sides.
     batch: that of `span_batches`, and source_input_ids ... source_end for the source side.
     """
     lengths = tuple(lengths) or (format.max_length,)
     source_lengths = tuple(source_lengths) or (format.source_length,)
 
-    def transform(rows, rngs, epoch):
+    def transform(rows, rngs, epoch, size=None):
         del rngs, epoch
         pairs, valid = _filled(rows)
         targets, sources = zip(*pairs)
-        batch = _side(targets, lengths, tokenizer.ids.pad, "")
-        batch |= _side(sources, source_lengths, tokenizer.ids.pad, "source_")
+        batch = _side(targets, lengths, size, tokenizer.ids.pad, "")
+        batch |= _side(sources, source_lengths, size, tokenizer.ids.pad, "source_")
         return batch | {"valid": valid}
 
     return transform
+
+
+def padded_lengths(longest: int, count: int) -> tuple[int, ...]:
+    """`count` lengths up to `longest`, evenly spread."""
+    return tuple(-(-longest * number // count) for number in range(1, count + 1))
+
+
+def size_of(row, lengths: Sequence[int], source_lengths: Sequence[int] = ()) -> int:
+    """Number of the smallest of `lengths` that holds a window; of a pair, that holds both sides.
+
+    row: a window, or (target, source).
+    """
+    sides = zip(row, (lengths, source_lengths)) if isinstance(row, tuple) else [(row, lengths)]
+    return max(bisect.bisect_left(known, len(window.tokens)) for window, known in sides)
 
 
 def _filled(rows: Sequence) -> tuple[list, np.ndarray]:
@@ -230,8 +245,9 @@ def _filled(rows: Sequence) -> tuple[list, np.ndarray]:
     return [filler if row is None else row for row in rows], valid
 
 
-def _side(windows: Sequence[Window], lengths, pad_id: int, prefix: str) -> dict[str, np.ndarray]:
+def _side(windows: Sequence[Window], lengths, size, pad_id, prefix) -> dict[str, np.ndarray]:
     """The arrays of one side."""
+    lengths = lengths if size is None else lengths[size : size + 1]
     ids, mask = pad_to_bucket([window.tokens for window in windows], lengths, pad_id)
     place = np.arange(ids.shape[1])
     first, last = (

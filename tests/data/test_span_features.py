@@ -13,7 +13,9 @@ from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.data.span_features import (
     dual_batches,
     dual_windows,
+    padded_lengths,
     pair_windows,
+    size_of,
     source_windows,
     span_batches,
     span_windows,
@@ -198,6 +200,23 @@ def test_shortest_length_that_holds_a_batch_is_taken():
     windows = span_windows([example()], LETTERS, SHORT, training=False)
     transform = span_batches(LETTERS, SHORT, lengths=(8, 16, 32))
     assert transform(windows, None, 0)["input_ids"].shape == (3, 16)
+
+
+def test_padded_lengths_are_evenly_spread_and_end_at_the_longest():
+    assert padded_lengths(384, 6) == (64, 128, 192, 256, 320, 384)
+    assert padded_lengths(100, 3) == (34, 67, 100) and padded_lengths(512, 1) == (512,)
+
+
+def test_both_sides_of_a_pair_have_the_size_of_the_larger():
+    format = SpanFormat(max_length=9, source_length=12, doc_stride=2)
+    (pair, *_) = dual_windows([example(source=side())], LETTERS, format, training=True)
+    lengths = padded_lengths(9, 3), padded_lengths(12, 3)
+    target, source = (len(window.tokens) for window in pair)
+    assert (target, source) == (9, 12)
+    assert size_of(pair[0], lengths[0]) == size_of(pair, *lengths) == 2
+    assert size_of(pair, (9, 18), (4, 12)) == 1, "the source side needs the second"
+    batch = dual_batches(LETTERS, format, (9, 18), (11, 12))([pair], None, 0, 1)
+    assert batch["input_ids"].shape == (1, 18) and batch["source_input_ids"].shape == (1, 12)
 
 
 def test_windows_feed_the_training_pipeline():
