@@ -100,6 +100,8 @@ def paper():
                 "eps": 1e-8,
                 # 2.0 on device-averaged gradients of 8 GPUs is 16 on the true global gradient.
                 "clip_norm": 16.0,
+                # Parameters that stay as they are, e.g. ".*word_embeddings.*".
+                "frozen": "",
             },
             "index": {
                 "kind": "scann",
@@ -148,6 +150,7 @@ def paper():
                 "weight_decay": 0.001,
                 "eps": 1e-8,
                 "clip_norm": 0.1,
+                "frozen": "",
             },
             # Languages of the synthetic answers (footnote 2): the corpus and mGEN-seen ones.
             "synthetic_languages": tuple(x for x in CORPUS if x != "en") + MGEN_SEEN,

@@ -18,7 +18,7 @@ from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.models.mt5 import Mt5Config
 from clmrc_jax.pipelines.settings import CoraSettings
-from clmrc_jax.train.optimizer import OptimizerConfig, make_transform
+from clmrc_jax.train.optimizer import OptimizerConfig, divide, make_transform
 from clmrc_jax.train.state import abstract_state
 
 FLOAT32 = 4
@@ -44,13 +44,13 @@ def training_state_bytes(
     """Parameters, gradients and optimizer statistics on one device, as they will be sharded.
 
     AdamW keeps two float32 arrays per parameter, Adafactor the row and column means of large
-    matrices. Accumulation sums into a second tree of gradients.
+    matrices. Accumulation sums into a second tree of gradients. Frozen parameters have neither.
     """
     state = abstract_state(_shapes(init), make_transform(optimizer), mesh, axes, rules)
-    parameters = device_bytes(state.params)
     return {
-        "parameters": parameters,
-        "gradients": parameters * (2 if accumulate > 1 else 1),
+        "parameters": device_bytes(state.params),
+        "gradients": device_bytes(divide(optimizer, state.params)[0])
+        * (2 if accumulate > 1 else 1),
         "optimizer": device_bytes(state.opt_state),
     }
 

@@ -144,11 +144,17 @@ class Trainer:
     def _update(self, before, batch, key, learning_rate):
         """One update; `learning_rate` is a traced scalar, `key` the training's base key."""
         key = jax.random.fold_in(key, before.step)
+        trained, frozen = optimizer.divide(self.optimizer, before.params)
+
+        def loss_fn(trained, batch, key):
+            return self._loss_fn(optimizer.unite(trained, frozen), batch, key)
+
         loss, values, gradients = step.gradients(
-            self._loss_fn, before.params, batch, key, self.accumulate, self.mesh
+            loss_fn, trained, batch, key, self.accumulate, self.mesh
         )
-        updates, opt_state = self._transform.update(gradients, before.opt_state, before.params)
-        params = optimizer.apply_updates(before.params, updates, learning_rate)
+        updates, opt_state = self._transform.update(gradients, before.opt_state, trained)
+        trained = optimizer.apply_updates(trained, updates, learning_rate)
+        params = optimizer.unite(trained, frozen)
         values = values | {"loss": loss, "grad_norm": optimizer.global_norm(gradients)}
         return state.TrainState(before.step + 1, params, opt_state), values
 

@@ -33,6 +33,8 @@ class OptimizerConfig:
     weight_decay: decoupled, times the learning rate; not on parameters whose whole path
         matches `no_decay` (biases, scales of norms).
     clip_norm: largest L2 norm of the whole gradient (all parameters, all devices); 0 = off.
+    frozen: parameters whose whole path matches stay as they are: no gradient, no statistics, no
+        decay. E.g. ".*word_embeddings.*", four fifths of multilingual-E5-small.
     b1, b2, eps: AdamW's and official_adam's.  eps stands outside the root; None is 1e-8 for
         AdamW and 1e-6 for official_adam, as published.
     decay_rate, clipping_threshold, parameter_scale, min_factored: Adafactor's second-moment
@@ -48,6 +50,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     no_decay: str = NO_DECAY
     clip_norm: float = 1.0
+    frozen: str = ""
     b1: float = 0.9
     b2: float = 0.999
     eps: float | None = None
@@ -63,6 +66,10 @@ class OptimizerConfig:
                     f"optimizer {field} {getattr(self, field)!r} is unknown; "
                     f"choose one of {', '.join(known)}"
                 )
+        try:
+            re.compile(self.frozen)
+        except re.error as error:
+            raise InputError(f"optimizer frozen {self.frozen!r} is no regex: {error}") from error
         for field in ("learning_rate", "warmup_steps", "weight_decay", "clip_norm", "end_factor"):
             if getattr(self, field) < 0:
                 raise InputError(f"optimizer {field} is {getattr(self, field)}; it must be >= 0")
@@ -97,18 +104,53 @@ def _official_factor(config, step, total_steps):
 
 def decay_mask(config: OptimizerConfig, params):
     """Tree of bools: whether weight decay applies to each parameter."""
-    keep = [re.fullmatch(config.no_decay, path) is None for path in flatten_paths(params)]
-    return jax.tree.unflatten(jax.tree.structure(params), keep)
+    return _by_path(params, lambda path: re.fullmatch(config.no_decay, path) is None)
+
+
+def divide(config: OptimizerConfig, params):
+    """(what is trained, what is frozen): each `params` with None in place of the other's leaves.
+
+    Raises InputError when `frozen` matches nothing, or everything.
+    """
+    if not config.frozen:
+        return params, jax.tree.map(lambda _: None, params)
+    held = _by_path(params, lambda path: re.fullmatch(config.frozen, path) is not None)
+    if len(set(jax.tree.leaves(held))) == 1:
+        share = "every" if jax.tree.leaves(held)[0] else "no"
+        raise InputError(
+            f"optimizer frozen {config.frozen!r} matches {share} parameter; they are named like "
+            f"{', '.join(list(flatten_paths(params))[:3])}"
+        )
+    trained = jax.tree.map(lambda fixed, leaf: None if fixed else leaf, held, params)
+    return trained, jax.tree.map(lambda fixed, leaf: leaf if fixed else None, held, params)
+
+
+def unite(trained, frozen):
+    """The parameters that `divide` divided."""
+    none = lambda leaf: leaf is None  # noqa: E731
+    return jax.tree.map(lambda x, y: y if x is None else x, trained, frozen, is_leaf=none)
+
+
+def _by_path(params, choose):
+    chosen = [choose(path) for path in flatten_paths(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), chosen)
 
 
 def make_transform(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Gradients -> update directions; the step subtracts `learning_rate` times them."""
+    """Gradients -> update directions; the step subtracts `learning_rate` times them.
+
+    Its state is made from all parameters and has statistics of the trained ones; gradients,
+    updates and the parameters given with them are those of `divide`'s first part.
+    """
     transforms = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     transforms += _TRANSFORMS[config.name](config)
     if config.weight_decay:
         mask = lambda params: decay_mask(config, params)  # noqa: E731
         transforms.append(optax.add_decayed_weights(config.weight_decay, mask))
-    return optax.chain(*transforms)
+    chain = optax.chain(*transforms)
+    return optax.GradientTransformation(
+        lambda params: chain.init(divide(config, params)[0]), chain.update
+    )
 
 
 def apply_updates(params, updates, learning_rate):

@@ -10,7 +10,7 @@ class Recipe:
     """Batch, epochs and optimiser.
 
     warmup: share of the steps during which the rate grows.
-    optimizer, schedule, weight_decay, clip_norm: see `OptimizerConfig`.
+    optimizer, schedule, weight_decay, clip_norm, frozen: see `OptimizerConfig`.
     """
 
     learning_rate: float = 4e-5
@@ -21,6 +21,7 @@ class Recipe:
     schedule: str = "cosine"
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    frozen: str = ""
 
     def steps(self, windows: int) -> int:
         """Updates of a training on so many windows; the remainder of a batch is dropped."""
@@ -35,6 +36,7 @@ class Recipe:
             schedule=self.schedule,
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
+            frozen=self.frozen,
         )
 
 

@@ -33,8 +33,9 @@ def test_parameter_count_of_published_models_is_the_published_one():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_training_state_bytes_are_those_of_the_arrays_on_a_device(optimizer):
-    config, mesh = OptimizerConfig(name=optimizer), sharding.make_mesh(2, 4)
+@pytest.mark.parametrize("frozen", ["", "shared/.*"])
+def test_training_state_bytes_are_those_of_the_arrays_on_a_device(optimizer, frozen):
+    config, mesh = OptimizerConfig(name=optimizer, frozen=frozen), sharding.make_mesh(2, 4)
     init = lambda key: mt5.init(TINY, key)  # noqa: E731
     planned = estimates.training_state_bytes(
         init, config, _mesh(2, 4), mt5.PARAM_AXES, sharding.DEFAULT_RULES, accumulate=2
@@ -50,7 +51,8 @@ def test_training_state_bytes_are_those_of_the_arrays_on_a_device(optimizer):
 
     assert planned["parameters"] == on_first_device(state.params)
     assert planned["optimizer"] == on_first_device(state.opt_state)
-    assert planned["gradients"] == 2 * planned["parameters"]
+    held = on_first_device(state.params["shared"]) if frozen else 0
+    assert planned["gradients"] == 2 * (planned["parameters"] - held)
 
 
 def test_beam_cache_bytes_are_those_of_the_cache():

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import os
@@ -74,6 +75,20 @@ def test_fit_learns_and_leaves_the_given_params_alone(reference):
     assert list(values) == list(range(1, 13))
     params = toy.init()
     assert not np.array_equal(result.params["in"]["kernel"], params["in"]["kernel"])
+
+
+def test_frozen_parameters_stay_and_the_others_train_as_if_they_were_constants(tmp_path):
+    config = dataclasses.replace(toy.OPTIMIZER, frozen="in/.*")
+    first = toy.init()
+    result = fit(tmp_path / "a", toy.trainer(config=config))
+    np.testing.assert_array_equal(result.params["in"]["kernel"], first["in"]["kernel"])
+    assert losses(tmp_path / "a")[12] < 0.9 * losses(tmp_path / "a")[1]
+
+    def loss_fn(params, batch, key):
+        return toy.loss_fn(params | {"in": jax.tree.map(jnp.asarray, first["in"])}, batch, key)
+
+    alone = fit(tmp_path / "b", toy.trainer(loss_fn), params={"out": first["out"]})
+    jax.tree.map(np.testing.assert_array_equal, result.params["out"], alone.params["out"])
 
 
 def test_fit_finished_training_returns_saved_params_at_once(tmp_path, reference):

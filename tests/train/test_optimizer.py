@@ -20,10 +20,11 @@ def params():
     }
 
 
-def run(config, start, gradients, rates):
+def run(config, start, gradients, rates, whole=None):
+    """whole: what the optimizer's state is made from, where `start` is a part of it."""
     transform = optimizer.make_transform(config)
     values = jax.tree.map(jnp.float32, start)
-    state = transform.init(values)
+    state = transform.init(jax.tree.map(jnp.float32, whole or start))
     for gradient, rate in zip(gradients, rates):
         updates, state = transform.update(jax.tree.map(jnp.float32, gradient), state, values)
         values = optimizer.apply_updates(values, updates, rate)
@@ -167,9 +168,41 @@ def test_decay_mask_spares_biases_and_every_norm_scale():
     ]
 
 
+FROZEN = OptimizerConfig(frozen="dense/.*", weight_decay=0.1, clip_norm=2.0)
+
+
+def test_frozen_parameters_have_no_statistics_and_the_others_train_as_if_alone():
+    start = params()
+    trained, frozen = optimizer.divide(FROZEN, start)
+    assert set(optimizer.flatten_paths(trained)) == {"LayerNorm/scale", "LayerNorm/bias"}
+    assert set(optimizer.flatten_paths(frozen)) == {"dense/kernel", "dense/bias"}
+    united = optimizer.unite(trained, frozen)
+    assert jax.tree.structure(united) == jax.tree.structure(start)
+    assert all(x is y for x, y in zip(jax.tree.leaves(united), jax.tree.leaves(start)))
+    state = optimizer.make_transform(FROZEN).init(start)
+    assert {x.shape for x in jax.tree.leaves(state)} == {(), (6,)}
+    alone = OptimizerConfig(weight_decay=0.1, clip_norm=2.0)
+    gradients = [jax.tree.map(lambda p: RNG.normal(size=p.shape), trained) for _ in range(3)]
+    expected = run(alone, {"LayerNorm": start["LayerNorm"]}, gradients_of(gradients), [0.1] * 3)
+    found = run(FROZEN, trained, gradients, [0.1] * 3, whole=start)
+    for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def gradients_of(trees):
+    return [{"LayerNorm": tree["LayerNorm"]} for tree in trees]
+
+
+@pytest.mark.parametrize("frozen, share", [("nothing", "no"), (".*", "every")])
+def test_frozen_that_matches_no_or_every_parameter_raises(frozen, share):
+    with pytest.raises(InputError, match=f"matches {share} parameter; .* LayerNorm/bias"):
+        optimizer.make_transform(OptimizerConfig(frozen=frozen)).init(params())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"frozen": "(("}, "frozen '\\(\\(' is no regex"),
         ({"name": "sgd"}, "optimizer name 'sgd' is unknown; choose one of adamw, adafactor"),
         ({"schedule": "step"}, "schedule 'step' is unknown"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
