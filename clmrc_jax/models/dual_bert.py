@@ -160,6 +160,18 @@ def init(config: DualBertConfig, key, pretrained=None):
     }
 
 
+def inherit_head(params, head):
+    """The parameters with both heads made from a plain reader's; not published.
+
+    head: {"kernel" [embed, 2], "bias" [2]}. The auxiliary head is a copy of it, the target head
+    reads B_T with it, and F with its own first values: Dual BERT begins as about that reader.
+    """
+    size, target = len(head["kernel"]), params["target_head"]
+    kernel = jnp.concatenate([head["kernel"], target["kernel"][size:]])
+    heads = {"target_head": {"kernel": kernel, "bias": head["bias"]}, "source_head": head}
+    return params | heads
+
+
 def encode(config: DualBertConfig, params, batch, *, key=None):
     """B_T and B_S: both sides through the one encoder, in one call where their lengths are equal.
 

@@ -129,17 +129,26 @@ def _check_evaluation(rows) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ReaderTraining:
-    """accumulate: micro-batches per update.   predict_batch: windows at a time."""
+    """accumulate: micro-batches per update.   predict_batch: windows at a time.
+
+    lengths: padded lengths, evenly spread, and as many compiled programs. Windows of like length
+        share batches, see `data.pipeline`; 1 pads all to the longest, as the released code does.
+    dual_heads: heads of a Dual BERT that goes on from a source reader: "fresh", as published, or
+        "inherited" from it, see `models.dual_bert.inherit_head`.
+    """
 
     accumulate: int = 1
+    lengths: int = 1
+    dual_heads: str = "fresh"
     save_every: int = 500
     log_every: int = 50
     predict_batch: int = 64
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise InputError(f"{field.name} is {getattr(self, field.name)}, must be >= 1")
+        _check_choice("dual_heads", self.dual_heads, ("fresh", "inherited"))
+        for name in (x.name for x in dataclasses.fields(self) if x.name != "dual_heads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, must be >= 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Span readers as one object: train on windows, read questions. Plain reader and Dual BERT alike."""
 
 import collections
+import dataclasses
 import functools
 
 import jax
@@ -26,6 +27,7 @@ from clmrc_jax.train.span_objectives import dual_span_objective, span_objective
 from clmrc_jax.train.span_recipe import Recipe
 
 Model = BertConfig | DualBertConfig
+READ_LENGTHS = 4  # padded lengths, and compiled programs, of reading
 
 
 class Reader:
@@ -68,11 +70,15 @@ class Reader:
     def init(self, model: Model, seed: int, params: dict) -> dict:
         """First parameters of a phase from those of the phase before, numpy.
 
-        A plain reader goes on with its head; Dual BERT inherits the encoder alone, as published.
+        A plain reader goes on with its head; Dual BERT inherits the encoder alone, as published,
+        or with `training.dual_heads` the head too, where there is one.
         """
         key = jax.random.key(seed)
         if isinstance(model, DualBertConfig):
-            return sharding.fetch(dual_bert.init(model, key, params["bert"]))
+            first = dual_bert.init(model, key, params["bert"])
+            if self.training.dual_heads == "inherited" and "head" in params:
+                first = dual_bert.inherit_head(first, params["head"])
+            return sharding.fetch(first)
         if "head" in params:
             return params
         return sharding.fetch(span_head.init(model, key, params["bert"]))
@@ -95,17 +101,19 @@ class Reader:
         """
         dual, left_out = isinstance(model, DualBertConfig), collections.Counter()
         rows = self._windows(examples, dual, training=True, counts=left_out)
-        make = span_features.dual_batches if dual else span_features.span_batches
         axes = dual_bert.PARAM_AXES if dual else span_head.PARAM_AXES
         steps = max(1, recipe.steps(len(rows)))
+        lengths = self._lengths(model, self.training.lengths)
+        sizes = [span_features.size_of(row, *lengths) for row in rows]
         index, count = sharding.batch_slice(self.mesh)
         data = make_dataset(
             rows,
             batch_size=recipe.batch_size,
             seed=seed,
-            transform=make(self.tokenizer, self.format),
+            transform=self._batches(model, lengths),
             host_index=index,
             host_count=count,
+            sizes=sizes,
         )
         result = self._trainer(model, recipe, len(rows), axes).fit(
             params,
@@ -116,7 +124,7 @@ class Reader:
             name="reader",
             log_every=self.training.log_every,
             save_every=self.training.save_every,
-            flops_per_batch=3 * forward_flops(model, self.format, recipe.batch_size),
+            flops_per_batch=3 * recipe.batch_size * self._mean_flops(model, lengths, sizes),
             profile=self._profile,
         )
         counts = {"questions": len(examples), "windows": len(rows), "steps": steps}
@@ -148,14 +156,15 @@ class Reader:
         axes = dual_bert.PARAM_AXES if dual else span_head.PARAM_AXES
         params = placed(params, axes, self.mesh, self.rules)
         devices = self.mesh.shape["data"]
-        size = -(-self.training.predict_batch // devices) * devices
-        # Windows of similar length share a batch, which is padded no further than need be.
-        order = sorted(range(len(rows)), key=lambda i: _length(rows[i]))
-        transform, scores = self._prediction(dual), [None] * len(rows)
-        parts = [order[first : first + size] for first in range(0, len(order), size)]
+        count = -(-self.training.predict_batch // devices) * devices
+        lengths = self._lengths(model, READ_LENGTHS)
+        sizes = [span_features.size_of(row, *lengths) for row in rows]
+        transform = self._batches(model, lengths)
+        order, scores = sorted(range(len(rows)), key=sizes.__getitem__), [None] * len(rows)
+        parts = [order[first : first + count] for first in range(0, len(order), count)]
         for part in track(parts, f"read {description}"):
-            filled = [rows[i] for i in part] + [None] * (size - len(part))
-            batch = self._own_rows(transform(filled, None, 0))
+            filled = [rows[i] for i in part] + [None] * (count - len(part))
+            batch = self._own_rows(transform(filled, None, 0, max(sizes[i] for i in part)))
             with sharding.activate(self.mesh, self.rules):
                 start, end = jax.device_get(self._predict[model](params, batch))
             for place, row in enumerate(part):
@@ -169,13 +178,33 @@ class Reader:
         own = {k: array[index * share : (index + 1) * share] for k, array in batch.items()}
         return sharding.place_batch(self.mesh, own)
 
-    def _prediction(self, dual: bool):
-        """The batches' transform, with a few padded lengths to choose from."""
-        target, source = (_buckets(x) for x in (self.format.max_length, self.format.source_length))
-        if not dual:
-            return span_features.span_batches(self.tokenizer, self.format, target)
-        # Sides of one length share one call of the encoder; more shapes would cost compilations.
-        return span_features.dual_batches(self.tokenizer, self.format, target[-1:], source[-1:])
+    def _lengths(self, model: Model, count: int) -> list[tuple[int, ...]]:
+        """Padded lengths of each side, by size class.
+
+        Both sides of Dual BERT have one class, so that there are no more than `count` programs to
+        compile, and sides of equal length share one call of the encoder. Where padding takes part
+        in the model (D6) there is one class, whatever the count.
+        """
+        longest = [self.format.max_length]
+        if isinstance(model, DualBertConfig):
+            longest.append(self.format.source_length)
+            count = count if model.mask_padding else 1
+        return [span_features.padded_lengths(length, count) for length in longest]
+
+    def _batches(self, model: Model, lengths):
+        """Transform of windows, or pairs of them, into batches."""
+        dual = isinstance(model, DualBertConfig)
+        make = span_features.dual_batches if dual else span_features.span_batches
+        return make(self.tokenizer, self.format, *lengths)
+
+    def _mean_flops(self, model: Model, lengths, sizes) -> float:
+        """Operations of the forward pass of a row, on average over the size classes."""
+        total = 0.0
+        for size, count in collections.Counter(sizes).items():
+            target, source = lengths[0][size], lengths[-1][size]
+            format = dataclasses.replace(self.format, max_length=target, source_length=source)
+            total += count * forward_flops(model, format, 1)
+        return total / len(sizes)
 
     def _windows(self, examples, dual: bool, training: bool, counts=None) -> list:
         """Windows of all examples, or pairs of target and source windows."""
@@ -216,18 +245,6 @@ def forward_flops(model: Model, format: SpanFormat, rows: int) -> float:
     squares = target**2 + source**2
     attention = 4 * e * (target * source + (squares if model.adaptive else 0) + squares)
     return encoder + float(rows * (projections + attention))
-
-
-def _length(row) -> int:
-    """Tokens of a window, or of the target window of a pair."""
-    window = row[0] if isinstance(row, tuple) else row
-    return len(window.tokens)
-
-
-def _buckets(longest: int) -> tuple[int, ...]:
-    """Padded lengths: quarters of the longest, down to 64 tokens."""
-    quarters = (longest * quarter // 4 for quarter in (1, 2, 3))
-    return (*(length for length in quarters if length >= 64), longest)
 
 
 def make_reader(clmrc) -> tuple[Reader, dict]:

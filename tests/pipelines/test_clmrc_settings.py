@@ -136,6 +136,12 @@ FILE = ("f.json", "ja")
         ({"source_recipe.schedule": "steps"}, "source_recipe: optimizer schedule 'steps'"),
         ({"target_recipe.batch_size": 0}, "target_recipe: batch_size and epochs must be positive"),
         ({"training.accumulate": 3}, "batch_size 8 does not divide into training.accumulate 3"),
+        ({"training.lengths": 0}, "config training.lengths is 0"),
+        (
+            {"training.dual_heads": "old"},
+            "config training.dual_heads 'old': choose one of fresh, i",
+        ),
+        ({"target_recipe.frozen": "("}, r"target_recipe: optimizer frozen '\(' is no regex"),
         ({"training.predict_batch": 0}, "config training.predict_batch is 0"),
         ({"data.kind": "web"}, "config data.kind 'web': choose one of world_facts, files"),
         ({"data.locate": "last"}, "config data.locate 'last'"),

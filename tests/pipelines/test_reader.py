@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 
 from clmrc_jax import sharding
+from clmrc_jax.data import span_features
 from clmrc_jax.data.mrc_examples import Answer, MrcExample, SourceSide
 from clmrc_jax.data.span_features import SpanFormat
 from clmrc_jax.data.tokenization import load_tokenizer
-from clmrc_jax.files import InputError
+from clmrc_jax.files import InputError, read_jsonl
 from clmrc_jax.models import bert, dual_bert, span_head
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.pipelines import flops
 from clmrc_jax.pipelines.clmrc_settings import Decoding, ReaderTraining
 from clmrc_jax.pipelines.models import builtin_folder
 from clmrc_jax.pipelines.reader import Reader, forward_flops
+from clmrc_jax.train.span_recipe import Recipe
 
 FOLDER = builtin_folder("bert")
 BERT = BertConfig(
@@ -32,9 +34,9 @@ DUAL = dual_bert.paper(BERT)
 FORMAT = SpanFormat(32, 32, doc_stride=8, max_query_length=12)
 
 
-def make(format=FORMAT, **decoding):
+def make(format=FORMAT, training=None, **decoding):
     mesh, rules = sharding.make_mesh(), sharding.DEFAULT_RULES
-    settings = (ReaderTraining(predict_batch=4), Decoding(**decoding))
+    settings = (ReaderTraining(**{"predict_batch": 4} | (training or {})), Decoding(**decoding))
     return Reader(BERT, DUAL, format, *settings, FOLDER, mesh, rules)
 
 
@@ -66,6 +68,56 @@ def test_plain_phases_inherit_the_head_and_dual_bert_the_encoder_alone(reader, e
     assert not np.array_equal(other["head"]["kernel"], first["head"]["kernel"]), "its own seed"
     kinds = {type(leaf) for leaf in jax.tree.leaves((first, dual))}
     assert kinds == {np.ndarray}, "they rest on the host, and an update has the devices for itself"
+
+
+def test_dual_bert_with_inherited_heads_begins_as_the_source_reader(encoder):
+    source = make().init(BERT, 1, encoder)
+    reader = make(training={"dual_heads": "inherited"})
+    params = reader.init(DUAL, 2, source)
+    for name in ("target_head", "source_head"):
+        np.testing.assert_array_equal(params[name]["kernel"][:8], source["head"]["kernel"])
+        np.testing.assert_array_equal(params[name]["bias"], source["head"]["bias"])
+    fresh = make().init(DUAL, 2, source)
+    np.testing.assert_array_equal(
+        params["target_head"]["kernel"][8:], fresh["target_head"]["kernel"][8:]
+    )
+    chex.assert_trees_all_equal(params["fusion"], fresh["fusion"])
+    examples = [example(n, words) for n, words in enumerate((3, 30))]
+    ours, theirs = reader.read(DUAL, params, examples), reader.read(BERT, source, examples)
+    near = [np.subtract(a["start_logit"], b["start_logit"]) for a, b in zip(*first(ours, theirs))]
+    assert np.abs(near).max() < 0.2, "F's half of the head is small"
+    without = reader.init(DUAL, 2, encoder)
+    chex.assert_trees_all_equal(without, make().init(DUAL, 2, encoder))
+
+
+def first(*answers):
+    return [[entries[0] for entries in found.values()] for found in answers]
+
+
+def test_padded_lengths_save_padding_and_operations(encoder, tmp_path):
+    examples = [example(n, n % 2 * 4) for n in range(40)]
+    recipe, lines = Recipe(learning_rate=1e-3, batch_size=8, epochs=1.0), {}
+    for count in (1, 2):
+        reader, workdir = make(training={"lengths": count, "log_every": 1}), tmp_path / str(count)
+        params = reader.init(BERT, 1, encoder)
+        _, counts = reader.train(BERT, params, examples, recipe, seed=0, workdir=workdir)
+        lines[count] = [row for _, row in read_jsonl(workdir / "reader/metrics.jsonl")]
+        assert counts["questions"] == 40 and len(lines[count]) == counts["steps"]
+    waste = {n: np.mean([x["padding_waste"] for x in rows[1:]]) for n, rows in lines.items()}
+    assert waste[2] < waste[1] - 0.1
+    windows = reader._windows(examples, dual=False, training=True)
+    lengths = reader._lengths(BERT, 2)
+    sizes = [span_features.size_of(row, *lengths) for row in windows]
+    assert len(set(sizes)) > 1
+    mean, whole = reader._mean_flops(BERT, lengths, sizes), forward_flops(BERT, FORMAT, 1)
+    assert 0.5 * whole < mean < 0.9 * whole
+
+
+def test_official_dual_bert_is_padded_to_one_length_always(reader):
+    official = dual_bert.official(BERT)
+    assert reader._lengths(official, 4) == [(32,), (32,)]
+    assert reader._lengths(DUAL, 4) == [(8, 16, 24, 32)] * 2
+    assert reader._lengths(BERT, 4) == [(8, 16, 24, 32)]
 
 
 def test_answers_do_not_depend_on_the_batch_or_on_the_labels(reader, encoder):
