@@ -117,6 +117,14 @@ def test_predict_needs_no_labels_and_excludes_what_is_no_answer():
         assert np.exp(log_probs)[~batch["span_mask"]].max() == 0
 
 
+def test_predict_with_labels_forms_no_groups_of_lambda():
+    batch = reference.random_batch()
+    config = dual_bert.paper(BERT, lambda_mode="official_dot", lambda_group_size=64)
+    expected = predict(dual_bert.paper(BERT), PARAMS, batch)
+    for log_probs, want in zip(predict(config, PARAMS, batch), expected):
+        np.testing.assert_array_equal(log_probs, want)
+
+
 def test_span_range_tokens_lets_every_real_token_be_an_answer():
     batch = reference.random_batch()
     found = predict(dual_bert.paper(BERT, span_range="tokens"), PARAMS, batch)

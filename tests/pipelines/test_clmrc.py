@@ -263,13 +263,13 @@ def test_official_preset_runs_from_files_to_scores(
         f"--config.model.pretrained={wordpiece_encoder}",
         "--config.model.vocabulary=0",
     )
-    flags += ("--config.model.sizes.dtype=float32", "--config.target_recipe.batch_size=4")
+    flags += ("--config.model.sizes.dtype=float32", "--config.target_recipe.batch_size=8")
     flags += ("--config.source_recipe.batch_size=4", "--config.training.predict_batch=4")
     status, out, err = train_reader(tmp_path / "w", *flags, config="configs/dual_bert.py:official")
     assert status == 0, err
     reader = load_reader(tmp_path / "w/dual_squad/train/model")
     assert reader.kind == "dual" and reader.reading["format"]["mode"] == "official"
-    assert reader.dual == dual_bert.official(reader.dual.bert)
+    assert reader.dual == dual_bert.official(reader.dual.bert, lambda_group_size=8)
     answers = read_json(tmp_path / "w/dual_squad/read/drcd_dev.json")
     contexts = {x.id: x.context for x in MEETINGS}
     assert answers and set(answers) <= set(contexts)

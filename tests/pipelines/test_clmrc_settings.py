@@ -94,6 +94,8 @@ def test_official_preset_is_the_released_code_throughout(settings):
     made = settings("official")
     dual = made.dual_bert(BertConfig())
     assert (dual.residual, dual.lambda_mode, dual.equal_lengths) == ("source", "official_dot", True)
+    # The released sum goes over the 8 rows of one of 8 TPU cores, not over the batch of 64.
+    assert (made.target_recipe.batch_size, dual.lambda_group_size) == (64, 8)
     assert (made.format.mode, made.decoding.text, made.data.locate) == ("official",) * 2 + (
         "first",
     )
