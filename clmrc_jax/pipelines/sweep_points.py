@@ -260,49 +260,50 @@ def _set(config: ConfigDict, key: str, value, where: str, parse: bool = False):
             raise InputError(f"{where}: {key} does not exist; known{inside}: {', '.join(known)}")
         path.append(name)
         holder, before = holder[name], holder
-    value = _parsed(value, holder) if parse else value
-    fitted = _fitted(value, holder)
+    kind = before.get_type(leaf)  # also of a placeholder, whose value is None
+    value = _parsed(value, kind) if parse else value
+    fitted = _fitted(value, kind)
     if fitted is None:
         raise InputError(
-            f"{where}: {key} is {_kind(holder)} ({holder!r:.50}); {value!r:.50} does not fit"
+            f"{where}: {key} is {_kind(kind)} ({holder!r:.50}); {value!r:.50} does not fit"
             + _tuple_hint(holder)
         )
     before[leaf] = fitted
     return fitted
 
 
-def _parsed(text: str, present):
+def _parsed(text: str, kind: type):
     """A value from the command line; text stays text where the config has text."""
-    if isinstance(present, str):
+    if issubclass(kind, str):
         return text
-    if isinstance(present, bool) and text.lower() in ("true", "false"):
+    if issubclass(kind, bool) and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        return ast.literal_eval(text)
+        return float(text) if issubclass(kind, float) else ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 
 
-def _fitted(value, present):
-    """`value` in the type of the config's present value; None where it has another type.
+def _fitted(value, kind: type):
+    """`value` in the type of the config's value; None where it has another type.
 
     What the command line of the trainer cannot set (None, lists) never fits.
     """
-    if isinstance(present, tuple):
+    if issubclass(kind, tuple):
         return _as_tuple(value) if isinstance(value, list | tuple) else None
-    if isinstance(present, bool) or isinstance(value, bool):
-        return value if isinstance(present, bool) and isinstance(value, bool) else None
-    if isinstance(present, float) and isinstance(value, int | float):
+    if issubclass(kind, bool) or isinstance(value, bool):
+        return value if issubclass(kind, bool) and isinstance(value, bool) else None
+    if issubclass(kind, float) and isinstance(value, int | float):
         return float(value)
-    return value if isinstance(present, int | str) and isinstance(value, type(present)) else None
+    return value if issubclass(kind, int | str) and isinstance(value, kind) else None
 
 
 def _as_tuple(value):
     return tuple(map(_as_tuple, value)) if isinstance(value, list | tuple) else value
 
 
-def _kind(present) -> str:
-    return "a section" if isinstance(present, ConfigDict) else type(present).__name__
+def _kind(kind: type) -> str:
+    return "a section" if issubclass(kind, ConfigDict) else kind.__name__
 
 
 def _tuple_hint(present) -> str:

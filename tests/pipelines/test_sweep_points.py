@@ -9,6 +9,7 @@ from clmrc_jax.pipelines.sweep_points import expand, load_sweep, point_name, sho
 
 CONFIG = """
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 PUBLISHED = {"dual": {"f1": 90.2}, "other.py:raw": {"f1": 1.0}}
 SWEEPS = {
@@ -26,6 +27,8 @@ def get_config(preset="cascade"):
         "name": preset, "seed": 0, "corpus": {"seed": 0, "path": ""}, "ablate": False,
         "reader": {"steps": (80, 60), "rate": 1e-3}, "optimizer": {"rate": 1e-3, "decay": 0.0},
         "mesh": {"data": -1, "model": 1}, "limit": None,
+        "dual": {"weight": placeholder(float), "chunk": placeholder(int),
+                 "masked": placeholder(bool), "residual": placeholder(str)},
     })
 """
 OTHER = """
@@ -120,6 +123,9 @@ def test_load_sweep_drops_points_that_come_twice(config):
         ('{"reader.steps": [80, 60]}', r"80 does not fit; a list of alternatives holds lists"),
         ('{"mesh": [4]}', "mesh is a section(.|\n)*; set one of data, model"),
         ('{"limit": [4]}', r"limit is NoneType \(None\); 4 does not fit"),
+        ('{"dual.weight": ["much"]}', r"dual.weight is float \(None\); 'much' does not fit"),
+        ('{"dual.chunk": [0.5]}', r"dual.chunk is int \(None\); 0.5 does not fit"),
+        ('{"dual.masked": [1]}', r"dual.masked is bool \(None\); 1 does not fit"),
         ('{"preset": ["big"]}', "dual_bert.py:big: no preset 'big'"),
         ('{"preset": [1]}', "preset 1 is not a name"),
         ('{"preset": ["absent.py:x"]}', "absent.py: no such config file"),
@@ -152,9 +158,30 @@ def test_overrides_hold_for_all_points_and_stay_out_of_the_names(config):
         load_sweep(config, '{"seed": 0}', [("optimizer.decay", "much")])
 
 
+def test_placeholder_takes_values_of_its_type_as_an_axis_and_for_all_points(config):
+    text = '{"dual.weight": [1, 0.5], "dual.masked": false}'
+    given = [("dual.chunk", "8"), ("dual.residual", "source")]
+    points = load_sweep(config, text, given).points
+    assert [p.values for p in points] == [
+        {"dual.weight": weight, "dual.masked": False} for weight in (1.0, 0.5)
+    ]
+    assert type(points[0].values["dual.weight"]) is float
+    assert points[0].fixed == {"dual.chunk": 8, "dual.residual": "source"}
+    assert points[1].config["dual.weight"] == 0.5 and points[1].name.startswith(
+        "cascade,weight=0.5"
+    )
+    (point,) = load_sweep(config, '{"seed": 0}', [("dual.weight", "inf")]).points
+    assert point.flags()[1] == "--config.dual.weight=inf"
+    with pytest.raises(InputError, match="dual.chunk is int"):
+        load_sweep(config, '{"seed": 0}', [("dual.chunk", "few")])
+
+
 def test_flags_give_the_trainer_the_config_that_was_checked(config):
     """Read back by the parser that the trainer uses."""
-    text = '{"preset": "dual", "reader.steps": [[8]], "ablate": true, "seed": 3}'
+    text = (
+        '{"preset": "dual", "reader.steps": [[8]], "ablate": true, "seed": 3, "dual.weight": 1,'
+        ' "dual.masked": false}'
+    )
     (point,) = load_sweep(config, text, [("corpus.path", "a b'c")]).points
     script = (
         "from absl import app; from ml_collections import config_flags\n"
@@ -166,6 +193,7 @@ def test_flags_give_the_trainer_the_config_that_was_checked(config):
     )
     seen = json.loads(done.stdout)
     assert seen["name"] == "dual" and seen["seed"] == 3 and seen["ablate"] is True
+    assert seen["dual"]["weight"] == 1.0 and seen["dual"]["masked"] is False
     assert seen["reader"]["steps"] == [8] and seen["corpus"]["path"] == "a b'c"
 
 
