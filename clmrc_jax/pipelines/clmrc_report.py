@@ -73,16 +73,19 @@ def _summary(systems: dict) -> dict[str, float]:
 def _write_question_scores(clmrc) -> None:
     """scores.jsonl: id, em, f1 of every question, which lets a sweep test its rows in pairs.
 
+    With several evaluation sets also "set": a sweep tests each by itself.
     Only of a run with one system; with several, the report itself tests them.
     """
     path, systems = clmrc.run.path(SCORES), list(clmrc.scores())
     if len(systems) > 1:
         path.unlink(missing_ok=True)
         return
+    names = [evaluation.name for evaluation in clmrc.sets.evaluation]
     rows = (
-        {"id": f"{evaluation.name}/{row['id']}", "em": row["em"], "f1": row["f1"]}
-        for evaluation in clmrc.sets.evaluation
-        for row in _question_rows(clmrc, systems[0], evaluation.name)
+        {"id": f"{name}/{row['id']}", "em": row["em"], "f1": row["f1"]}
+        | ({"set": name} if len(names) > 1 else {})
+        for name in names
+        for row in _question_rows(clmrc, systems[0], name)
     )
     write_jsonl(path, rows)
 

@@ -79,11 +79,20 @@ def test_finish_writes_all_files_and_prints_the_table(made, capsys):
     report = finish(run, 7.0)
     assert read_json(run.run.path("report.json")) == report
     rows = [row for _, row in read_jsonl(run.run.path("scores.jsonl"))]
-    assert len(rows) == 8 and rows[4] == {"id": "own/q0", "em": 1.0, "f1": 1.0}
+    assert [row["set"] for row in rows] == ["cmrc_dev"] * 4 + ["own"] * 4, "tested set by set"
+    assert rows[4] == {"id": "own/q0", "em": 1.0, "f1": 1.0, "set": "own"}
     assert "dual_bert:t2_12" in capsys.readouterr().out
     finish(made(TWO), 7.0, as_json=True)
     assert capsys.readouterr().out.startswith('{"plain": {"cmrc_dev": {"em": 0')
     assert not run.run.path("scores.jsonl").exists(), "with two systems the report tests them"
+
+
+def test_scores_of_a_single_set_name_none(made):
+    run = made(ONE)
+    del run.sets.evaluation[1:]
+    finish(run, 7.0)
+    rows = [row for _, row in read_jsonl(run.run.path("scores.jsonl"))]
+    assert len(rows) == 4 and "set" not in rows[0]
 
 
 def test_page_shows_published_scores_where_the_paper_has_them(made):
