@@ -119,6 +119,7 @@ def files():
                 "span_attention": placeholder(str),
                 "mask_padding": placeholder(bool),
                 "span_range": placeholder(str),
+                "equal_lengths": placeholder(bool),
                 "adaptive": placeholder(bool),
                 "fusion_dropout": placeholder(float),
                 "saa": placeholder(str),

@@ -1,5 +1,6 @@
 """Configs of reading comprehension: presets that build, and mistakes found before any work."""
 
+import dataclasses
 import importlib.util
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from clmrc_jax.evaluate.mrc_published import TABLES
 from clmrc_jax.files import InputError
 from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.dual_bert import DualBertConfig
 from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, clmrc_settings
 from clmrc_jax.pipelines.sweep_points import load_sweep
 
@@ -90,6 +92,12 @@ def test_ablations_change_what_they_say(settings):
         assert {k: v for k, v in other.items() if full[k] != v} == {name: value}
 
 
+def test_every_field_of_dual_bert_is_a_key_of_its_own_type(configs):
+    kinds = {f.name: f.type for f in dataclasses.fields(DualBertConfig) if f.name != "bert"}
+    dual = configs["dual_bert"].get_config("files").dual
+    assert {name: dual.get_type(name) for name in dual} == {"mode": str} | kinds
+
+
 def test_official_preset_is_the_released_code_throughout(settings):
     made = settings("official")
     dual = made.dual_bert(BertConfig())
@@ -128,6 +136,7 @@ FILE = ("f.json", "ja")
         ({"dual.lambda_group_size": 3}, "lambda_group_size 3 does not divide the 8 rows"),
         ({"dual.mode": "official", "format.source_length": 64}, "128 and source_length 64 differ"),
         ({"dual.residual": "source", "format.source_length": 64}, "residual='source' need equal"),
+        ({"dual.equal_lengths": True, "format.source_length": 64}, "equal_lengths=True, resid"),
         ({"scorer": "lenient"}, "scorer 'lenient': choose one of legacy, fixed"),
         ({"decoding.text": "words"}, "text 'words': choose one of offsets, official"),
         ({"decoding.text": "official"}, "needs windows of format.mode 'official', not 'paper'"),
