@@ -86,6 +86,27 @@ def load_sweep(config: str, sweep: str, overrides: Sequence[tuple[str, str]] = (
     return Sweep(name, tuple(points), tuple(table.get("metrics", ())), table.get("baseline", ""))
 
 
+def share_translations(sweep: Sweep, workdir: str | os.PathLike) -> Sweep:
+    """The sweep with one cache of translations, WORKDIR/translations, for all of its points.
+
+    Else every run would translate, and pay for, what the one before it has. Points that name a
+    cache of their own, or translate nothing, stay as they are.
+    """
+    shared = {"translation.cache": os.path.join(os.fspath(workdir), "translations")}
+
+    def shares(point: Point) -> bool:
+        translates = point.config.get("translation.forward") or point.config.get(
+            "translation.backward"
+        )
+        return bool(translates) and not point.config["translation.cache"]
+
+    points = (
+        dataclasses.replace(x, fixed=x.fixed | shared, config=x.config | shared) if shares(x) else x
+        for x in sweep.points
+    )
+    return dataclasses.replace(sweep, points=tuple(points))
+
+
 class _ConfigFile:
     """A config file as a module: its presets, sweeps and published numbers."""
 

@@ -5,7 +5,13 @@ import sys
 import pytest
 
 from clmrc_jax.files import InputError
-from clmrc_jax.pipelines.sweep_points import expand, load_sweep, point_name, short_keys
+from clmrc_jax.pipelines.sweep_points import (
+    expand,
+    load_sweep,
+    point_name,
+    share_translations,
+    short_keys,
+)
 
 CONFIG = """
 import ml_collections
@@ -219,3 +225,17 @@ def test_short_keys_are_the_shortest_ending_of_one_key(config):
     assert short_keys(load_sweep(config, '{"optimizer.decay": 1}').points) == {
         "optimizer.decay": "decay"
     }
+
+
+def test_points_that_translate_share_one_cache_unless_they_name_their_own(repository, config):
+    back = str(repository / "configs" / "back_translation.py")
+    text = '[{"seed": [0, 1]}, {"preset": "dual_bert.py:smoke"}, {"translation.cache": "own"}]'
+    plan = load_sweep(back, text)
+    points = share_translations(plan, "runs/w").points
+    caches = [point.config["translation.cache"] for point in points]
+    assert caches == ["runs/w/translations"] * 2 + ["", "own"]
+    assert "--config.translation.cache=runs/w/translations" in points[0].flags()
+    assert [p.name for p in points] == [p.name for p in plan.points]
+    assert points[2] == plan.points[2] and points[3] == plan.points[3]
+    other = load_sweep(config, "seeds")
+    assert share_translations(other, "w") == other
