@@ -45,6 +45,7 @@ def paper():
                 "dev": "",
                 "test": "",
                 "annotated": "",
+                "dev_annotated": "",
                 "links": "",
                 "max_questions": 0,
                 "seed": 0,

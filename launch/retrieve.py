@@ -5,8 +5,8 @@ python launch/retrieve.py --encoder=intfloat/multilingual-e5-small --pooling=mea
     --query_prefix="query: " --passage_prefix="passage: " \\
     --passages=passages.jsonl --questions=questions.jsonl --top_k=10 --output=run.jsonl
 
-passages: JSONL {id, lang, title, text} or TSV (id, text, title, lang); questions: JSONL
-{id, question, lang, answers}; the run: JSONL {q_id, ctxs: [{id, lang, title, text, score}]}.
+passages: JSONL {id, lang, title, text} or TSV (id, text, title, lang; --passages_lang for DPR's
+three columns); questions: JSONL {id, question, lang, answers}; the run: JSONL {q_id, ctxs: [{id, lang, title, text, score}]}.
 Score it with launch/evaluate.py --task=retrieval.
 """
 
@@ -22,9 +22,11 @@ from clmrc_jax.rendezvous import require_one_process
 
 _HELP = {
     "encoder": "folder or hub id of the passage (and question) encoder",
-    "passages": "passage file, .jsonl or .tsv",
-    "questions": "question file, .jsonl",
+    "passages": "passage file, .jsonl or .tsv (.gz)",
+    "questions": "question file, .jsonl (.gz), native MKQA too",
     "output": "run file to write",
+    "passages_lang": "language of passages that do not name theirs, e.g. of DPR's TSV",
+    "questions_lang": "language of questions that do not name theirs; of native MKQA, the one wanted",
     "top_k": "passages per question",
     "question_encoder": "encoder of the questions, where it is another one",
     "pooling": "cls (DPR, CORA) or mean (E5)",

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from etils import epath
 
-from clmrc_jax.data.fields import known_language
+from clmrc_jax.data.fields import NoLanguage, known_language
 from clmrc_jax.data.languages import LANGUAGES
 from clmrc_jax.data.passages import Passage, read_passages
-from clmrc_jax.data.qa_examples import Question, read_questions
+from clmrc_jax.data.qa_examples import Question, mkqa_languages, read_mkqa, read_questions
 from clmrc_jax.data.squad_corpus import Paragraph, SquadCorpus, build_corpus, read_squad
 from clmrc_jax.files import InputError
 
+TFDS = "tfds:"  # in front of a set's name in a config
 KINDS = ("questions", "passages", "paragraphs")
 OUR_BUILDERS = ("xor_tydi", "mkqa", "passages", "cmrc2018", "drcd")
 _RAW_SUFFIXES = (".json", ".jsonl", ".tsv", ".zip", ".gz")
@@ -43,30 +44,39 @@ def load(
     *,
     lang: str | None = None,
     split: str | None = None,
+    need_answers: bool = False,
     data_dir: str | os.PathLike | None = None,
     downloads: str | os.PathLike | None = None,
 ) -> Iterator[Question] | Iterator[Passage] | Iterator[Paragraph]:
     """Streams `Question`s, `Passage`s or `Paragraph`s (kind "questions", "passages", "paragraphs").
 
-    name_or_path: a raw file (the readers of `qa_examples`, `passages`, `squad_corpus`), a folder
-    made by `prepare` or by tensorflow-datasets, or a tensorflow-datasets name.
-    lang: of a raw file, its language; of a prepared set, the one language wanted.
+    name_or_path: a raw file (the readers of `qa_examples`, `passages`, `squad_corpus`; questions
+    may be native MKQA), a folder made by `prepare` or by tensorflow-datasets, a tensorflow-datasets
+    name, or "tfds:NAME[/CONFIG]/SPLIT" or "tfds:FOLDER[/SPLIT]", which name their split.
+    lang: of a raw file, its language; of a prepared set or native MKQA, the one language wanted.
+    need_answers: a question without answers is an error.
     split, data_dir, downloads: of prepared sets, see `data_source`.
     Rows without what the kind needs (no gold passage, a language that `languages.py` lacks) are left
     out and counted in the log. Raises InputError for what cannot be read.
     """
     if kind not in KINDS:
         raise InputError(f"kind {kind!r}: it must be one of {', '.join(KINDS)}")
-    if _is_raw(name_or_path):
-        return _read_raw(name_or_path, kind, lang)
-    return _read_prepared(name_or_path, kind, lang, split, data_dir, downloads)
+    if is_raw(name_or_path):
+        return _read_raw(name_or_path, kind, lang, need_answers)
+    name_or_path, split = _name_and_split(name_or_path, split)
+    rows = _read_prepared(name_or_path, kind, lang, split, data_dir, downloads)
+    return _answered(rows, name_or_path) if need_answers else rows
 
 
 def load_squads(sources: Iterable[tuple[str | os.PathLike, str | None]], **options) -> SquadCorpus:
     """One corpus from (name or path, language) pairs, raw files and data sets mixed.
 
-    options: `split`, `data_dir`, `downloads` of `load`.
+    options: `split`, `data_dir`, `downloads` of `load`. See `build_corpus`; raises InputError as
+    the readers do, also for no source.
     """
+    sources = list(sources)
+    if not sources:
+        raise InputError("no SQuAD-style file was given; name at least one (path, language)")
     return build_corpus(
         [
             (str(source), paragraph)
@@ -126,17 +136,67 @@ def data_source(
     return _source(builder, name_or_folder, split)
 
 
-def _is_raw(source: str | os.PathLike) -> bool:
-    return os.fspath(source).endswith(_RAW_SUFFIXES)
+def prepared_size(source: str | os.PathLike) -> tuple[int, float] | None:
+    """Rows of a prepared folder and their mean bytes; None for a set that a name alone tells.
+
+    Nothing is downloaded. Raises InputError for a split that the folder lacks.
+    """
+    name, split = _name_and_split(source, None)
+    if not is_prepared(name):
+        return None
+    builder = _builder(name, None, None)
+    info = builder.info.splits[_split_of(builder, name, split)]
+    return info.num_examples, info.num_bytes / max(1, info.num_examples)
 
 
-def _read_raw(path, kind: str, lang: str | None) -> Iterator:
+def is_raw(source: str | os.PathLike) -> bool:
+    """Whether a source is a file of its own, no set of tensorflow-datasets."""
+    name = os.fspath(source)
+    return not name.startswith(TFDS) and (
+        name.endswith(_RAW_SUFFIXES) or epath.Path(name).is_file()
+    )
+
+
+def is_prepared(folder: str | os.PathLike) -> bool:
+    """Whether tensorflow-datasets has prepared a set in this folder."""
+    return (epath.Path(folder) / "dataset_info.json").exists()
+
+
+def _name_and_split(source: str | os.PathLike, split: str | None) -> tuple[str, str | None]:
+    """("xquad/th", "validation") of "tfds:xquad/th/validation"; other sources as they are."""
+    name = os.fspath(source)
+    if not name.startswith(TFDS):
+        return name, split
+    name = name.removeprefix(TFDS)
+    if is_prepared(name):
+        return name, split
+    name, slash, last = name.rpartition("/")
+    if not slash:
+        raise InputError(
+            f"{source}: a set's name and its split are needed, {TFDS}NAME[/CONFIG]/SPLIT, such as "
+            f"{TFDS}xquad/th/validation"
+        )
+    return name, last
+
+
+def _answered(questions: Iterable[Question], source) -> Iterator[Question]:
+    for question in questions:
+        if not question.answers:
+            raise InputError(
+                f"{source}: question {question.id!r} has no answers; this step needs answers"
+            )
+        yield question
+
+
+def _read_raw(path, kind: str, lang: str | None, need_answers: bool) -> Iterator:
     if kind == "questions":
-        return read_questions(path, lang)
+        if mkqa_languages(path):
+            return read_mkqa(path, [lang] if lang else None)
+        return read_questions(path, lang, need_answers=need_answers)
     if kind == "passages":
         return read_passages(path, lang)
     if lang is None:
-        raise InputError(f"{path}: a SQuAD-style file does not name its language; give lang=")
+        raise NoLanguage(f"{path}: a SQuAD-style file does not name its language; give lang=")
     return read_squad(path, lang)
 
 
@@ -160,7 +220,7 @@ def _builder(source: str | os.PathLike, data_dir, downloads):
     # Without this import only some of the standard sets are registered.
     import tensorflow_datasets.question_answering  # noqa: F401
 
-    if (epath.Path(source) / "dataset_info.json").exists():
+    if is_prepared(source):
         return tfds.builder_from_directory(os.fspath(source))
     directory = None if data_dir is None else os.fspath(data_dir)
     try:
@@ -182,14 +242,19 @@ def _builder(source: str | os.PathLike, data_dir, downloads):
     return builder
 
 
-def _source(builder, name, split: str | None):
+def _split_of(builder, name, split: str | None) -> str:
+    """The split; it may be left out where the set has only one."""
     splits = list(builder.info.splits)
     if split is None and len(splits) == 1:
-        split = splits[0]
+        return splits[0]
     if split not in splits:
         raise InputError(f"{name}: split {split!r} is not one of {', '.join(splits)}")
+    return split
+
+
+def _source(builder, name, split: str | None):
     try:
-        return builder.as_data_source(split=split)
+        return builder.as_data_source(split=_split_of(builder, name, split))
     except NotImplementedError as error:  # prepared as TFRecord by someone else
         raise InputError(
             f"{name}: prepared in a format without random access; prepare it again as ArrayRecord "

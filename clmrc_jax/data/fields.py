@@ -4,6 +4,10 @@ from clmrc_jax.data.languages import LANGUAGES, language
 from clmrc_jax.files import InputError
 
 
+class NoLanguage(InputError):
+    """A row does not say its language; who reads the file knows how to name that of the whole."""
+
+
 def text_field(row: dict, name: str, where: str, *, blank: bool = False) -> str:
     """The string `row[name]`; it may be blank only where `blank` says so.
 
@@ -60,12 +64,12 @@ def language_field(
     """The language code `row[name]` as `languages.py` spells it (`zh-CN` becomes `zh_cn`).
 
     default: the code of rows without the field; None makes such a row an error.
-    of: what lacks its language, for the message ("passage", "question").
+    of: what lacks its language, for the message ("passage", "question"); then `NoLanguage`.
     """
     value = row.get(name)
     if value is None or value == "":
         if default is None:
-            raise InputError(
+            raise NoLanguage(
                 f"{where}: {of} without language; add the field {name!r} "
                 "(a code such as 'en' or 'ja'), or name the language of the whole file"
             )

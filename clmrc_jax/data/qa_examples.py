@@ -149,6 +149,14 @@ def with_english_answers(
         yield question
 
 
+def mkqa_languages(path: str | os.PathLike) -> int:
+    """Languages of the first row if that is a native MKQA record (questions by language), else 0."""
+    for _, row in read_jsonl(path):
+        native = "example_id" in row and isinstance(row.get("queries"), dict)
+        return len(row["queries"]) + ("en" not in row["queries"]) if native else 0
+    return 0
+
+
 def read_mkqa(
     path: str | os.PathLike,
     langs: Collection[str] | None = None,

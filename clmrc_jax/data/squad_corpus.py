@@ -100,19 +100,12 @@ def fact_id(question: Question) -> str:
     return question.id.removesuffix(f"_{question.lang}")
 
 
-def read_squads(files: Sequence[tuple[str | os.PathLike, str]]) -> SquadCorpus:
-    """Reads (path, language) files into one corpus; logs what was left out and what overlaps.
-
-    Equal paragraphs of one language become one passage; a question that stands in several files of
-    one language is kept once. Raises InputError naming file and JSON path, also for no file.
-    """
-    if not files:
-        raise InputError("no SQuAD-style file was given; name at least one {path, lang}")
-    return build_corpus([(str(path), p) for path, lang in files for p in read_squad(path, lang)])
-
-
 def build_corpus(read: Sequence[tuple[str, Paragraph]]) -> SquadCorpus:
-    """The corpus of (name of the source, paragraph) pairs; see `read_squads`."""
+    """One corpus of (name of the source, paragraph) pairs; logs what was left out and overlaps.
+
+    Equal paragraphs of one language become one passage; a question that stands in several sources
+    of one language is kept once.
+    """
     groups = _article_groups(read)
     passages, questions, gold = {}, {}, {}
     repeated = collections.Counter()

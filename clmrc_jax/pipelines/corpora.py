@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 
 from etils import epath
 
-from clmrc_jax.data import language_links, passages, qa_examples, squad_corpus
+from clmrc_jax.data import language_links, passages, qa_examples, sources, squad_corpus
 from clmrc_jax.data.world_facts import corpus as world_facts
 from clmrc_jax.files import InputError, JsonlRows, read_json, write_json, write_jsonl
 
 SPLITS = ("train", "dev", "test")
+SOURCES = ("squads", "passages", *SPLITS, "annotated", "dev_annotated")
 GOLD = "gold.json"
 
 
@@ -28,8 +29,10 @@ class CorpusSettings:
     size: of world facts: "smoke", "demo" or "full".
     squads: (path, language) pairs; train_share of their articles train, the rest is the test;
         a tenth of the training questions validates. split_by: "hash" or "first".
-    passages, train, dev, test, annotated, links: files of kind "files": passages JSONL/TSV,
-        questions JSONL, DPR rows, link rows {id, titles}; dev, test and links may be "".
+    passages, train, dev, test, annotated, dev_annotated, links: files of kind "files": passages
+        JSONL/TSV, questions JSONL, DPR rows (for validation: dev_annotated), link rows {id, titles};
+        dev, test, dev_annotated and links may be "". All but links are values of
+        `data/sources.py`: a path, (path, language), "tfds:NAME/SPLIT", or a tuple of pairs.
     max_questions: most questions per split and language (a seeded sample); 0 for all.
     """
 
@@ -38,11 +41,12 @@ class CorpusSettings:
     squads: tuple = ()
     train_share: float = 2 / 3
     split_by: str = "hash"
-    passages: str = ""
-    train: str = ""
-    dev: str = ""
-    test: str = ""
-    annotated: str = ""
+    passages: str | tuple = ""
+    train: str | tuple = ""
+    dev: str | tuple = ""
+    test: str | tuple = ""
+    annotated: str | tuple = ""
+    dev_annotated: str | tuple = ""
     links: str = ""
     max_questions: int = 0
     seed: int = 0
@@ -50,6 +54,9 @@ class CorpusSettings:
     def __post_init__(self):
         if self.kind not in _BUILDERS:
             raise InputError(f"corpus.kind {self.kind!r}: choose one of {', '.join(_BUILDERS)}")
+        for name in SOURCES:
+            training = name.endswith("annotated")
+            sources.parse(getattr(self, name), f"corpus.{name}", training=training)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +147,7 @@ def _squads(settings: CorpusSettings) -> dict:
         raise InputError(
             "corpus.squads is empty: give --config.corpus.squads=\"(('FILE.json', 'en'), ...)\""
         )
-    everything = squad_corpus.read_squads(settings.squads)
+    everything = sources.read_squads(settings.squads, "corpus.squads")
     train, test = everything.split(settings.train_share, settings.split_by)
     # Translations of one question go to the same side, or training would show the answers of dev.
     facts = list(dict.fromkeys(map(squad_corpus.fact_id, train.questions)))
@@ -168,14 +175,18 @@ def _files(settings: CorpusSettings) -> dict:
             raise InputError(f"corpus.{name} is empty: kind 'files' needs the path of that file")
 
     def questions(split: str) -> list:
-        path, train = getattr(settings, split), split == "train"
-        return list(qa_examples.read_questions(path, need_answers=train)) if path else []
+        value, train = getattr(settings, split), split == "train"
+        return list(sources.read_questions(value, f"corpus.{split}", need_answers=train))
+
+    def rows(name: str) -> Iterable[dict]:
+        examples = sources.read_examples(getattr(settings, name), f"corpus.{name}")
+        return map(qa_examples.dpr_row, examples)
 
     return {
-        "passages": passages.read_passages(settings.passages),
+        "passages": sources.read_passages(settings.passages, "corpus.passages"),
         "links": language_links.read_link_rows(settings.links) if settings.links else (),
-        "annotated": map(qa_examples.dpr_row, qa_examples.read_dpr(settings.annotated)),
-        "dev": (),
+        "annotated": rows("annotated"),
+        "dev": rows("dev_annotated"),
         "questions": {split: questions(split) for split in SPLITS},
     }
 

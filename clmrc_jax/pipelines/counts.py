@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from etils import epath
 
-from clmrc_jax.data import squad_corpus
+from clmrc_jax.data import datasets, qa_examples, sources
 from clmrc_jax.data.world_facts import corpus as world_facts
 from clmrc_jax.files import InputError, open_text
 from clmrc_jax.pipelines.corpora import CorpusSettings
@@ -71,7 +71,7 @@ def _count_world_facts(c: CorpusSettings) -> Counts:
 
 
 def _count_squads(c: CorpusSettings) -> Counts:
-    corpus = squad_corpus.read_squads(c.squads)
+    corpus = sources.read_squads(c.squads, "corpus.squads")
     train, test = corpus.split(c.train_share, c.split_by)
     questions, dev = _sampled(train.questions, c), len(train.questions) // 10
     english = sum(q.lang == "en" for q in train.questions)
@@ -83,11 +83,25 @@ def _count_files(c: CorpusSettings) -> Counts:
     """Rows of the files that are named; the paper's counts for those that are not."""
     found = {}
     for name in ("passages", "train", "dev", "test"):
-        if getattr(c, name):
-            found[name], size = _count_rows(getattr(c, name))
-            found |= {"passage_bytes": size} if name == "passages" else {}
+        parsed = sources.parse(getattr(c, name), f"corpus.{name}")
+        rows = [_count_source(source, name) for source in parsed]
+        if rows and None not in rows:
+            found[name] = sum(count for count, _ in rows)
+            if name == "passages":
+                total = sum(count * size for count, size in rows)
+                found["passage_bytes"] = total / max(1, found[name])
     origin = f"counted: {', '.join(found)}; others are {PAPER.origin}" if found else PAPER.origin
     return dataclasses.replace(PAPER, **found, origin=origin)
+
+
+def _count_source(source: sources.Source, name: str) -> tuple[int, float] | None:
+    """Rows of a file or prepared folder and their mean bytes; None for sets known by name alone."""
+    path = source.path
+    if path.startswith(datasets.TFDS) or datasets.is_prepared(path):
+        return datasets.prepared_size(path)
+    rows, size = _count_rows(path)
+    several = name != "passages" and not source.lang and qa_examples.mkqa_languages(path)
+    return rows * (several or 1), size
 
 
 def _count_rows(path: str) -> tuple[int, float]:

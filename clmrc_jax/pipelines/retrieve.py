@@ -20,8 +20,9 @@ import jax
 import numpy as np
 from etils import epath
 
+from clmrc_jax.data import datasets, sources
+from clmrc_jax.data.fields import NoLanguage, known_language
 from clmrc_jax.data.passages import PassageStore, read_passages, write_passage_store
-from clmrc_jax.data.qa_examples import read_questions
 from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError
@@ -44,7 +45,8 @@ class RetrieveOptions:
     """One retrieval.
 
     encoder: folder or hub id of a BERT encoder.   question_encoder: of the question side, ""
-    = the same.   passages: JSONL or TSV.   questions: JSONL.   output: the run, JSONL.
+    = the same.   passages: JSONL or TSV.   questions: JSONL, or native MKQA.   output: the run,
+    JSONL.   passages_lang, questions_lang: languages of rows that do not name theirs.
     top_k: passages per question.   pooling: cls or mean.   normalize: unit-length vectors.
     query_prefix, passage_prefix: e.g. "query: " and "passage: " for E5.
     tag_language: append ` [lang]` to the question, as CORA's mDPR was trained.
@@ -57,6 +59,8 @@ class RetrieveOptions:
     passages: str
     questions: str
     output: str
+    passages_lang: str = ""
+    questions_lang: str = ""
     top_k: int = 10
     question_encoder: str = ""
     pooling: str = "cls"
@@ -78,6 +82,9 @@ class RetrieveOptions:
             raise InputError(f"--pooling={self.pooling}: choose cls or mean")
         if min(self.top_k, self.batch_size) < 1 or self.max_length < 8:
             raise InputError("--top_k and --batch_size must be at least 1, --max_length at least 8")
+        for name in ("passages_lang", "questions_lang"):
+            if code := getattr(self, name):
+                object.__setattr__(self, name, known_language(code, f"--{name}"))
 
 
 def retrieve(options: RetrieveOptions) -> dict:
@@ -86,9 +93,11 @@ def retrieve(options: RetrieveOptions) -> dict:
     Raises InputError for bad files or settings; the output is written whole or not at all.
     """
     begin = time.monotonic()
-    questions = list(read_questions(options.questions))
+    with _language_flag("questions_lang"):
+        lang = options.questions_lang or None
+        questions = list(datasets.load(sources.existing(options.questions), "questions", lang=lang))
     with _workdir(options.workdir) as workdir:
-        store, corpus = _passage_store(workdir, options.passages)
+        store, corpus = _passage_store(workdir, options.passages, options.passages_lang)
         mesh = make_mesh()
         embeddings, seconds = _encode_passages(options, workdir, store, corpus, mesh)
         vectors = _encode_questions(options, questions, mesh)
@@ -125,15 +134,28 @@ def _workdir(path: str) -> Iterator[epath.Path]:
         yield epath.Path(folder)
 
 
-def _passage_store(workdir: epath.Path, passages: str) -> tuple[PassageStore, str]:
-    """The store of a passage file, built on first use, and the file's hash."""
+@contextlib.contextmanager
+def _language_flag(name: str) -> Iterator[None]:
+    """Says which flag tells the language that a row lacks."""
+    try:
+        yield
+    except NoLanguage as error:
+        raise InputError(f"{error}: give --{name}=en, or whatever it is") from error
+
+
+def _passage_store(workdir: epath.Path, passages: str, lang: str) -> tuple[PassageStore, str]:
+    """The store of a passage file, built on first use, and a name of its content.
+
+    lang: of rows that do not name theirs, or "".
+    """
     if not epath.Path(passages).exists():
         raise InputError(f"--passages={passages}: no such file")
-    corpus = _hash_file(passages)
+    corpus = "-".join(filter(None, (_hash_file(passages), lang)))
     folder = workdir / f"passages-{corpus}"
     if not (folder / "passages.array_record").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_passage_store(folder, read_passages(passages))
+        with _language_flag("passages_lang"):
+            write_passage_store(folder, read_passages(passages, lang or None))
     return PassageStore(folder), corpus
 
 

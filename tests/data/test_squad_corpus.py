@@ -5,12 +5,12 @@ import zipfile
 
 import pytest
 
+from clmrc_jax.data.datasets import load_squads as read_squads
 from clmrc_jax.data.qa_examples import Question
 from clmrc_jax.data.squad_corpus import (
     fact_id,
     overlapping_questions,
     read_squad,
-    read_squads,
 )
 from clmrc_jax.files import InputError
 

@@ -184,11 +184,38 @@ def test_english_answers_of_other_questions_stay_marked(tmp_path):
     assert (question.lang, question.answer_lang) == ("ar", "en")
 
 
+def test_published_dpr_files_feed_the_corpus_from_the_command_line(tmp_path):
+    """Values are text there: psgs_w100.tsv and DPR's NQ name no language anywhere."""
+    (tmp_path / "p.tsv").write_text("id\ttext\ttitle\n1\tAnn sang\tSong\n")
+    ctx = {"title": "Song", "text": "Ann sang", "passage_id": "1"}
+    write_json(
+        tmp_path / "nq.json", [{"question": "who?", "answers": ["Ann"], "positive_ctxs": [ctx]}]
+    )
+    settings = own_files(tmp_path, passages=None, annotated=None)
+    settings["passages"] = f"('{tmp_path / 'p.tsv'}', 'en')"
+    settings["annotated"] = settings["dev_annotated"] = f"(('{tmp_path / 'nq.json'}', 'en'),)"
+    corpus, counts = made(tmp_path / "c", **settings)
+    assert [passage.lang for passage in corpus.store] == ["en"]
+    for name in ("annotated", "dev"):
+        (row,) = corpus.rows(name)
+        assert row["lang"] == row["positive_ctxs"][0]["lang"] == "en"
+    assert counts["dev"] == 1
+
+
+def test_wrong_sources_are_named_before_any_work():
+    for name in ("passages", "train", "dev", "test", "annotated", "dev_annotated", "squads"):
+        with pytest.raises(InputError, match=f"corpus.{name}, f: unknown language code 'xx'"):
+            CorpusSettings(**{name: ("f", "xx")})
+
+
 def test_unknown_kind_and_empty_squads_are_refused(tmp_path):
     with pytest.raises(InputError, match="corpus.kind 'tydi': choose one of world_facts"):
         CorpusSettings(kind="tydi")
     with pytest.raises(InputError, match=re.escape("(('FILE.json', 'en'), ...)")):
         made(tmp_path, kind="squads")
+    with pytest.raises(InputError, match=r"corpus.squads: .*f.json does not name its language"):
+        (tmp_path / "f.json").write_text("{}")
+        made(tmp_path, kind="squads", squads=(str(tmp_path / "f.json"),))
 
 
 def test_files_hold_one_json_object_a_line(smoke_corpus):

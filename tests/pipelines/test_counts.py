@@ -2,7 +2,8 @@
 
 import pytest
 
-from clmrc_jax.files import InputError
+from clmrc_jax.data.datasets import prepare
+from clmrc_jax.files import InputError, write_jsonl
 from clmrc_jax.pipelines import counts
 from clmrc_jax.pipelines.corpora import CorpusSettings
 
@@ -24,3 +25,24 @@ def test_corpus_counts_of_files_are_real_where_files_exist(tmp_path, monkeypatch
 def test_corpus_counts_without_files_are_assumed_and_say_so():
     assert counts.corpus_counts(CorpusSettings(kind="files")) == counts.PAPER
     assert "assumed" in counts.corpus_counts(CorpusSettings(kind="squads")).origin
+
+
+def test_corpus_counts_of_pairs_sets_and_native_mkqa(tmp_path, shared_data):
+    rows = [{"id": str(i), "question": "who?", "lang": "en"} for i in range(3)]
+    write_jsonl(tmp_path / "q.jsonl", rows)
+    folder = prepare("xor_tydi", {"dev": [tmp_path / "q.jsonl"]}, tmp_path / "data")
+    mkqa = str(shared_data / "format_samples" / "mkqa_test_mkqa.jsonl.gz")
+    settings = CorpusSettings(
+        kind="files",
+        train=((str(tmp_path / "q.jsonl"), "en"), (str(tmp_path / "q.jsonl"), "en")),
+        dev=f"tfds:{folder}/dev",
+        test=(mkqa, "th"),
+    )
+    found = counts.corpus_counts(settings)
+    records = found.test
+    assert (found.train, found.dev) == (6, 3) and records > 5
+    assert "counted: train, dev, test" in found.origin
+    several = counts.corpus_counts(CorpusSettings(kind="files", test=mkqa))
+    assert several.test == 26 * records
+    named = counts.corpus_counts(CorpusSettings(kind="files", test="tfds:mkqa/test"))
+    assert named == counts.PAPER, "nothing is downloaded for a plan"

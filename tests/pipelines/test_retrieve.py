@@ -107,12 +107,41 @@ def test_retrieve_second_run_reuses_the_workdir(encoder, tmp_path):
         ({"top_k": 0}, "at least 1"),
         ({"passages": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
         ({"questions": "nowhere.jsonl"}, "nowhere.jsonl"),
+        ({"passages_lang": "xx"}, "--passages_lang: unknown language code 'xx'"),
     ],
 )
 def test_retrieve_bad_settings_are_named(encoder, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         retrieve(_options(encoder, tmp_path, **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_retrieve_reads_published_dpr_passages_and_native_mkqa(encoder, tmp_path):
+    """Neither file names a language in its rows; the flags do."""
+    settings = _files(tmp_path)
+    rows = [row for _, row in read_jsonl(settings["passages"])]
+    tsv = tmp_path / "psgs_w100.tsv"
+    lines = ["id\ttext\ttitle", *(f"{row['id']}\t{row['text']}\tT" for row in rows)]
+    tsv.write_text("\n".join(lines) + "\n")
+    mkqa = tmp_path / "mkqa.jsonl"
+    record = {
+        "example_id": 7,
+        "query": rows[3]["text"],
+        "queries": {"fi": rows[4]["text"]},
+        "answers": {lang: [{"type": "entity", "text": "x"}] for lang in ("en", "fi")},
+    }
+    mkqa.write_text(json.dumps(record) + "\n")
+    files = {"passages": str(tsv), "questions": str(mkqa), "embeddings": "float32"}
+    with pytest.raises(InputError, match="line 2: passage without .* give --passages_lang=en"):
+        retrieve(_options(encoder, tmp_path, **files))
+    options = _options(encoder, tmp_path, **files, passages_lang="fi", questions_lang="fi")
+    (row,) = [row for _, row in read_jsonl(retrieve(options)["output"])]
+    assert (row["q_id"], row["lang"]) == ("7_fi", "fi")
+    assert {ctx["lang"] for ctx in row["ctxs"]} == {"fi"}
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"id": "1", "question": "alpha"}\n')
+    with pytest.raises(InputError, match="question without .* give --questions_lang=en"):
+        retrieve(_options(encoder, tmp_path, questions=str(bare)))
 
 
 def test_retrieve_command_prints_json_and_reports_errors(encoder, tmp_path, repository, capsys):
