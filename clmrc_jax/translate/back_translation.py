@@ -16,7 +16,7 @@ from clmrc_jax.data.mrc_examples import MrcExample
 from clmrc_jax.files import InputError
 from clmrc_jax.translate.align import Match, simple_match
 from clmrc_jax.translate.aligned import translate_all, translate_texts
-from clmrc_jax.translate.translator import Translator
+from clmrc_jax.translate.translator import Translator, prepare
 
 _log = logging.getLogger(__name__)
 SEPARATOR = "#"  # drawn as a sharp sign in Figure 1; its token is not published
@@ -77,17 +77,22 @@ def target_answers(
 ) -> dict[str, str]:
     """{id: A_trans}: the reader's answers translated into each example's own language.
 
+    The translator is told all texts first, so that what they cost is shown before any is sent.
     Raises InputError when questions have no answer (an empty one is an answer).
     """
     examples = list(examples)
     _require_all(examples, answers, "the reader answered")
-    found: dict[str, str] = {}
-    for lang in dict.fromkeys(example.lang for example in examples):
-        ids = [example.id for example in examples if example.lang == lang]
-        texts = list(dict.fromkeys(answers[key] for key in ids if answers[key].strip()))
-        into = translate_texts(backward, texts, source_lang, lang)
-        found |= {key: into.get(answers[key], "").strip() for key in ids}
-    return found
+    texts: dict[str, dict[str, None]] = {}
+    for x in examples:
+        asked = texts.setdefault(x.lang, {})
+        asked |= {answers[x.id]: None} if answers[x.id].strip() else {}
+    for lang, asked in texts.items():
+        prepare(backward, list(asked), source_lang, lang)
+    into = {
+        lang: translate_texts(backward, list(asked), source_lang, lang)
+        for lang, asked in texts.items()
+    }
+    return {x.id: into[x.lang].get(answers[x.id], "").strip() for x in examples}
 
 
 def match_answers(

@@ -23,6 +23,7 @@ from clmrc_jax.translate.translator import (
     Translator,
     batch_of,
     batches,
+    check,
     prepare,
 )
 
@@ -36,7 +37,8 @@ _SCHEMA = (
 class CachedTranslator:
     """Asks `translator` only for texts that the cache in `folder` does not have.
 
-    Equal texts of one call are translated once; blank texts are returned as they are.
+    Equal texts of one call are translated once; blank texts are returned as they are. A blank
+    translation is returned, but not kept: the next call asks for it again.
     """
 
     def __init__(self, translator: Translator, folder: str | os.PathLike):
@@ -62,6 +64,10 @@ class CachedTranslator:
     def prepare(self, texts: Sequence[str], source: str, target: str) -> None:
         """Tells the translator what it will be asked for: the texts that are missing here."""
         prepare(self.translator, self.missing(texts, source, target), source, target)
+
+    def check(self, source: str, target: str) -> None:
+        """Whether the translator can work, see `translator.check`."""
+        check(self.translator, source, target)
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
         """One translation per text, in order, each new batch saved as soon as it is finished.
@@ -97,7 +103,8 @@ class CachedTranslator:
             except TranslationError as error:
                 failure, done = error, error.finished
             new = dict(zip(todo, done))
-            database.executemany("INSERT OR IGNORE INTO translations VALUES (?, ?)", new.items())
+            kept = [pair for pair in new.items() if pair[1].strip()]
+            database.executemany("INSERT OR REPLACE INTO translations VALUES (?, ?)", kept)
         if failure:
             raise TranslationError(
                 f"{failure} ({self._count(database)} finished translations are kept in "
@@ -148,15 +155,15 @@ class CachedTranslator:
 
 
 def _lookup(database: sqlite3.Connection, texts: Sequence[str]) -> dict[str, str]:
+    """The texts that are there; blank translations, which were once kept, are not."""
     found = {}
     for begin in range(0, len(texts), 500):
         part = texts[begin : begin + 500]
         marks = ",".join("?" * len(part))
-        found.update(
-            database.execute(
-                f"SELECT text, translation FROM translations WHERE text IN ({marks})", part
-            )
+        rows = database.execute(
+            f"SELECT text, translation FROM translations WHERE text IN ({marks})", part
         )
+        found.update((text, translation) for text, translation in rows if translation.strip())
     return found
 
 

@@ -21,6 +21,10 @@ REQUEST = Batch(texts=256, characters=5_000)
 MOST_CHARACTERS = 30_000  # of one request; longer texts are cut at the end of a sentence
 DOLLARS_PER_MILLION = 20.0  # list price of the NMT model, before the monthly free allowance
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 9, 1.0, 64.0  # about three minutes: outlasts a quota minute
+AGREE = (
+    "repeat the command with --consent_to_pay (of a training run: "
+    "--config.translation.consent=True) if that is what you want"
+)
 _RETRIED = {429, 500, 502, 503, 504}
 _SENTENCE_END = re.compile(r"[.!?…][\s\"'”’»)]*\s|[。！？]|\n")
 _CODES = {"zh": "zh-CN", "zh_hk": "zh-TW"}  # others: zh_cn -> zh-CN
@@ -83,6 +87,12 @@ class GoogleTranslator:
         _log.warning("%s -> %s by Google Cloud Translation: %s", source, target, cost)
         self._require(cost)
 
+    def check(self, source: str, target: str) -> None:
+        """Raises InputError without consent, client library or credentials; sends nothing."""
+        if not self.consent:
+            raise InputError(f"Google Cloud Translation costs money: {AGREE}")
+        self._require_access()
+
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
         """One translation per text; blank texts stay as they are and are not sent.
 
@@ -105,15 +115,18 @@ class GoogleTranslator:
     def _require(self, cost: Estimate) -> None:
         if not self.consent:
             raise InputError(
-                f"Google Cloud Translation would be sent {cost}. Nothing was sent: repeat the "
-                "command with --consent_to_pay if that is what you want"
+                f"Google Cloud Translation would be sent {cost}. Nothing was sent: {AGREE}"
             )
+        self._require_access()
+
+    def _require_access(self) -> None:
         if self._client is None:
             self._client, found = _client()
             self.project = self.project or found
         if not self.project:
             raise InputError(
-                "Google Cloud Translation: the credentials name no project; give --google_project"
+                "Google Cloud Translation: the credentials name no project; give --google_project "
+                "(of a training run: --config.translation.project)"
             )
 
     def _request(self, texts: list[str], source: str, target: str) -> list[str]:
@@ -134,19 +147,49 @@ class GoogleTranslator:
         return translated
 
     def _with_retries(self, request: dict):
+        no_answer = _no_answer()
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._client.translate_text(request=request)
+            except no_answer as error:
+                raise TranslationError(_explain_silence(error)) from error
             except (
                 Exception
             ) as error:  # told apart by status, so that a fake client can have its own
                 if not isinstance(getattr(error, "code", None), int):
-                    raise  # a defect or a transport's own error, not an answer of the service
+                    raise  # a defect, not an answer of the service
+                if _credentials_failed(error):
+                    raise TranslationError(_explain_silence(error)) from error
                 if attempt == ATTEMPTS or not _passes(error):
                     raise TranslationError(_explain(error, attempt)) from error
                 wait = min(FIRST_WAIT * 2 ** (attempt - 1), LONGEST_WAIT)
                 _log.info("Google Cloud Translation: %s; again in %.0f s", error, wait)
                 self._sleep(wait * random.uniform(0.75, 1.25))
+
+
+def _no_answer() -> tuple[type[Exception], ...]:
+    """What the client raises without an answer of the service; () for a client of another kind."""
+    try:
+        from google.api_core.exceptions import RetryError
+        from google.auth.exceptions import GoogleAuthError
+    except ImportError:
+        return ()
+    return GoogleAuthError, RetryError
+
+
+def _credentials_failed(error: Exception) -> bool:
+    """Whether an UNAVAILABLE of gRPC only says that the credentials could not be renewed."""
+    text = str(error).lower()
+    return "metadata from plugin failed" in text or "invalid_grant" in text
+
+
+def _explain_silence(error: Exception) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return (
+        f"Google Cloud Translation gave no answer: {said:.300}. Expired credentials: log in again "
+        "(`gcloud auth application-default login`); else check the network. The same command "
+        "continues"
+    )
 
 
 def google_code(code: str) -> str:

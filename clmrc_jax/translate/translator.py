@@ -1,8 +1,9 @@
 """What a translator is, and how a command line names one: `command:apertium -u spa-eng`.
 
-A translator is any object with a `name` and `translate(texts, source, target)`. Two more members
-are optional: `batch`, how much it wants per call, and `prepare(texts, source, target)`, which is
-told everything that is going to be asked and raises InputError if that cannot work.
+A translator is any object with a `name` and `translate(texts, source, target)`. Three more members
+are optional: `batch`, how much it wants per call; `prepare(texts, source, target)`, which is told
+everything that is going to be asked and raises InputError if that cannot work; and
+`check(source, target)`, the same where the texts are not known yet.
 """
 
 import dataclasses
@@ -83,6 +84,17 @@ def prepare(translator: Translator, texts: Sequence[str], source: str, target: s
             ) from error
     if hasattr(translator, "prepare"):
         translator.prepare(texts, source, target)
+
+
+def check(translator: Translator, source: str, target: str) -> None:
+    """Raises InputError if a translator cannot work in this direction, whatever the texts will be.
+
+    For one without `check`, what its `prepare` says of no texts: its program, its languages.
+    """
+    if hasattr(translator, "check"):
+        translator.check(source, target)
+    else:
+        prepare(translator, (), source, target)
 
 
 def open_translator(

@@ -59,6 +59,22 @@ def test_back_translation_goes_to_the_reader_and_back():
     assert backward.calls == [(["The red house", "Lima"], "en", "es")]
 
 
+def test_all_answers_are_told_before_the_first_is_translated():
+    told = []
+
+    class Telling(Phrases):
+        def prepare(self, texts, source, target):
+            assert not self.calls
+            told.append((list(texts), source, target))
+
+    asked = [*examples(), MrcExample("4", "de", "T", "Wo?", "In Lima.", ())]
+    answers = {"1": "The red house", "2": "Lima", "3": "", "4": "Lima"}
+    backward = Telling(BACKWARD)
+    assert target_answers(asked, answers, backward)["4"] == "Lima"
+    assert told == [(["The red house", "Lima"], "en", "es"), (["Lima"], "en", "de")]
+    assert backward.calls == told
+
+
 def test_back_translation_systems_3_to_5():
     translated = {"1": "la roja casa", "2": "Quito", "3": ""}
     matches = match_answers(examples(), translated)

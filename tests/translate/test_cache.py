@@ -70,6 +70,36 @@ def test_cache_too_few_translations_are_refused_and_not_kept(tmp_path, shouting)
     assert cached.missing(list("abc"), "es", "en") == list("abc")
 
 
+def test_cache_blank_translation_is_returned_and_asked_again_the_next_time(tmp_path, shouting):
+    class Tired(shouting):
+        def translate(self, texts, source, target):
+            return ["" if text == "b" else said for text, said in zip(texts, self.said(texts))]
+
+        def said(self, texts):
+            return super().translate(texts, "", "")
+
+    cached = CachedTranslator(Tired(), tmp_path)
+    assert cached.translate(["a", "b"], "es", "en") == ["A", ""]
+    assert cached.missing(["a", "b"], "es", "en") == ["b"]
+    with sqlite3.connect(cached.path("es", "en")) as database:  # as caches once had them
+        database.execute("INSERT INTO translations VALUES ('b', ' ')")
+    inner = shouting()
+    again = CachedTranslator(inner, tmp_path)
+    assert again.translate(["a", "b"], "es", "en") == ["A", "B"] and inner.calls == [["b"]]
+    assert again.missing(["a", "b"], "es", "en") == []
+
+
+def test_cache_check_is_the_translators_own(tmp_path, shouting):
+    class Refusing(shouting):
+        def check(self, source, target):
+            raise InputError(f"not from {source} to {target}")
+
+    with pytest.raises(InputError, match="not from en to es"):
+        CachedTranslator(Refusing(), tmp_path).check("en", "es")
+    CachedTranslator(shouting(), tmp_path).check("en", "es")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_cache_prepare_asks_only_for_what_is_missing(tmp_path, shouting):
     asked = []
 

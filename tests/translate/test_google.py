@@ -1,4 +1,5 @@
 import logging
+import sys
 import types
 
 import pytest
@@ -111,6 +112,48 @@ def test_google_refusal_is_explained(error, attempts, message):
     with pytest.raises(TranslationError, match=message):
         translator(client).translate(["a"], "es", "en")
     assert len(client.requests) == attempts
+
+
+@pytest.fixture
+def google_errors(monkeypatch):
+    """The exceptions of Google's client library, which need not be installed here."""
+    auth, api = (types.ModuleType(f"google.{x}.exceptions") for x in ("auth", "api_core"))
+    auth.GoogleAuthError = type("GoogleAuthError", (Exception,), {})
+    auth.RefreshError = type("RefreshError", (auth.GoogleAuthError,), {})
+    api.RetryError = type("RetryError", (Exception,), {})
+    for name in ("google", "google.auth", "google.api_core"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    for module in (auth, api):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return {"expired": auth.RefreshError("token expired"), "silent": api.RetryError("deadline")}
+
+
+@pytest.mark.parametrize("kind", ["expired", "silent"])
+def test_google_expired_credentials_and_no_network_keep_what_is_paid(google_errors, kind):
+    client = Client(None, google_errors[kind])
+    with pytest.raises(
+        TranslationError, match="log in again.*The same command continues"
+    ) as caught:
+        translator(client).translate(["a" * 3000, "b" * 3000], "es", "en")
+    assert caught.value.finished == ("A" * 3000,) and len(client.requests) == 2
+
+
+def test_google_credentials_that_grpc_cannot_renew_are_not_waited_for():
+    error = ServiceError(503, "Getting metadata from plugin failed with error: ('invalid_grant',)")
+    client = Client(error)
+    with pytest.raises(TranslationError, match="invalid_grant.*log in again"):
+        translator(client).translate(["a"], "es", "en")
+    assert len(client.requests) == 1
+
+
+def test_google_check_asks_for_consent_and_access_and_sends_nothing():
+    client = Client()
+    with pytest.raises(InputError, match=r"costs money: .*config.translation.consent=True"):
+        translator(client, consent=False).check("en", "es")
+    with pytest.raises(InputError, match="name no project"):
+        translator(client, project="").check("en", "es")
+    translator(client).check("en", "es")
+    assert not client.requests
 
 
 def test_google_failure_in_a_later_request_keeps_the_paid_ones(tmp_path):

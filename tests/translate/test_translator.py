@@ -5,7 +5,14 @@ from clmrc_jax.translate.cache import CachedTranslator
 from clmrc_jax.translate.cached_file import FileTranslator
 from clmrc_jax.translate.command import CommandTranslator
 from clmrc_jax.translate.google import GoogleTranslator
-from clmrc_jax.translate.translator import Batch, batch_of, batches, open_translator, prepare
+from clmrc_jax.translate.translator import (
+    Batch,
+    batch_of,
+    batches,
+    check,
+    open_translator,
+    prepare,
+)
 
 
 def test_batches_keep_order_and_limits_and_never_divide_a_text():
@@ -43,3 +50,11 @@ def test_open_translator_unknown_spec_lists_the_kinds(spec):
 def test_prepare_half_a_surrogate_pair_is_refused_before_anything_is_sent(shouting):
     with pytest.raises(InputError, match=r"'a\\ud800' is not valid Unicode .*\\u escape"):
         prepare(shouting(), ["fine", "a\ud800"], "es", "en")
+
+
+def test_check_finds_a_missing_program_before_the_texts_are_known(tmp_path):
+    missing = open_translator("command:no-such-program -x", tmp_path)
+    with pytest.raises(InputError, match="no program 'no-such-program'"):
+        check(missing, "en", "es")
+    check(open_translator("command:cat", tmp_path), "en", "es")
+    assert list(tmp_path.iterdir()) == []
