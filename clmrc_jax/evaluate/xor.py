@@ -80,6 +80,19 @@ def score_xor(
     return Scores(languages, macro, rows, missing, len(foreign_ids(golds, predictions)), skipped)
 
 
+def check_segmenters(mode: str, langs: Iterable[str]) -> None:
+    """Tries what `score_xor` will cut these languages' words with.
+
+    Raises ImportError naming the package that is missing and how to install it.
+    """
+    cut = MODES[mode].cut
+    for lang in dict.fromkeys(langs):
+        if cut is None and lang == "ja":
+            segment.wakati("")
+        elif cut is not None:
+            cut("", lang)
+
+
 @functools.lru_cache(maxsize=1 << 14)
 def score_answer(
     prediction: str, answers: tuple[str, ...], lang: str, mode: str = "legacy"

@@ -19,7 +19,7 @@ from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.models.mt5 import Mt5Config
-from clmrc_jax.pipelines import estimates
+from clmrc_jax.pipelines import estimates, evaluation_checks
 from clmrc_jax.pipelines.counts import Counts, corpus_counts
 from clmrc_jax.pipelines.models import source_folder
 from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
@@ -65,7 +65,8 @@ def make_plan(s: CoraSettings) -> dict:
 
     Raises InputError for a corpus that cannot be read and for models that do not fit the mesh.
     """
-    counts, mesh, notes = corpus_counts(s.corpus), planned_mesh(s.mesh), []
+    notes = evaluation_checks.plan_notes(s)
+    counts, mesh = corpus_counts(s.corpus), planned_mesh(s.mesh)
     configs = {"retriever": config_of(s.retriever_model, "bert", notes)}
     configs["generator"] = config_of(s.generator_model, "mt5", notes) if s.generate else None
     devices = planned_devices(mesh)

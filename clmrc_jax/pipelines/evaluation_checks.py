@@ -1,0 +1,59 @@
+"""What the evaluation of a run needs, checked before anything is trained.
+
+A round ends with answers and scores: what these lack must not come to light after hours.
+"""
+
+from clmrc_jax.evaluate.xor import check_segmenters
+from clmrc_jax.files import InputError
+from clmrc_jax.pipelines.corpora import Corpus, CorpusSettings
+from clmrc_jax.pipelines.settings import CoraSettings
+
+REQUIRED = ("passages", "train", "annotated")
+
+
+def check_settings(settings: CoraSettings) -> None:
+    """Raises InputError where the corpus names no file for the split that is evaluated."""
+    corpus, split = settings.corpus, settings.evaluation.split
+    if _missing(corpus, (split,)):
+        raise InputError(
+            f"evaluation.split is {split!r} and corpus.{split} is empty: every round is scored on "
+            f"its questions. Give --config.corpus.{split}=FILE, or name another split by "
+            "--config.evaluation.split"
+        )
+
+
+def check_questions(settings: CoraSettings, corpus: Corpus) -> None:
+    """Raises InputError for no question to evaluate, and for a segmenter that scoring lacks."""
+    e = settings.evaluation
+    questions = corpus.questions(e.split)
+    if not questions:
+        raise InputError(
+            f"evaluation.split {e.split!r}: this corpus has no question in it, so there is nothing "
+            "to score; name another split by --config.evaluation.split, or give more data"
+        )
+    if not settings.generate:
+        return
+    try:
+        check_segmenters(e.scorer, (question.lang for question in questions if question.answers))
+    except ImportError as error:
+        raise InputError(
+            f"evaluation.scorer {e.scorer!r}: {error}. --config.evaluation.scorer=portable needs "
+            "no package, but its numbers are not comparable to published ones"
+        ) from error
+
+
+def plan_notes(settings: CoraSettings) -> list[str]:
+    """What a dry run says of files that the run will need.
+
+    Raises InputError as `check_settings` where the config names all the others.
+    """
+    missing = _missing(settings.corpus, REQUIRED)
+    if not missing:
+        check_settings(settings)
+        return []
+    missing = dict.fromkeys((*missing, *_missing(settings.corpus, (settings.evaluation.split,))))
+    return [f"the run itself needs {', '.join(f'corpus.{name}' for name in missing)}"]
+
+
+def _missing(corpus: CorpusSettings, names: tuple[str, ...]) -> list[str]:
+    return [name for name in names if corpus.kind == "files" and not getattr(corpus, name)]
