@@ -23,14 +23,18 @@ from clmrc_jax.data.mrc_examples import MrcExample
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.evaluate.golds import Gold
 from clmrc_jax.files import InputError, read_json, write_json, write_jsonl
-from clmrc_jax.pipelines import back_translation
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.pipelines import mesh_checks
+from clmrc_jax.pipelines.back_translation import BackTranslation
 from clmrc_jax.pipelines.clmrc_data import EvaluationSet, load_reading_sets
-from clmrc_jax.pipelines.clmrc_settings import SCORERS, SYSTEMS, ClmrcSettings
-from clmrc_jax.pipelines.models import tokenizer_files
-from clmrc_jax.pipelines.reader import Model, Reader, make_reader, saved_reader
-from clmrc_jax.pipelines.settings import determining, plain
+from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SCORERS, SYSTEMS, ClmrcSettings
+from clmrc_jax.pipelines.models import source_folder, tokenizer_files
+from clmrc_jax.pipelines.plan import config_of
+from clmrc_jax.pipelines.reader import Model, Reader, make_reader, reader_on
+from clmrc_jax.pipelines.settings import ModelSource, determining, plain
 from clmrc_jax.pipelines.stages import Run
-from clmrc_jax.train import readers
+from clmrc_jax.pipelines.training_identity import training_identity
+from clmrc_jax.train import pretrained, readers
 from clmrc_jax.train.span_recipe import Recipe
 
 # What must agree where one encoder goes on from another's weights.
@@ -43,6 +47,8 @@ _SIZES = (
     "max_position_embeddings",
     "type_vocab_size",
 )
+# Settings that a training depends on, beside its recipe and its questions.
+READER = ("model", "source_model", "format", "dual", "training", "translation")
 
 
 class Clmrc:
@@ -52,6 +58,7 @@ class Clmrc:
         self.settings, self.run = settings, run
         self.mesh = sharding.make_mesh(**settings.mesh)
         self.rules = {**sharding.DEFAULT_RULES, **settings.rules}
+        mesh_checks.check_clmrc(settings, self.mesh, self.rules, run)
         self.sets = load_reading_sets(settings.data)
         self.sets.check(settings.phases())
         self.reader, self.start = make_reader(self)
@@ -61,9 +68,13 @@ class Clmrc:
 
     def train(self) -> None:
         """All systems, each to its scores."""
+        back = BackTranslation(self)
+        if set(self.settings.systems) & set(BACK_TRANSLATION):
+            self._check_translated_source()
+            back.prepare()
         for system in self.settings.systems:
-            if system in back_translation.SYSTEMS:
-                back_translation.run(self, system)
+            if system in BACK_TRANSLATION:
+                back.run(system)
                 continue
             params, model = self.start, self.reader.bert
             for phase in SYSTEMS[system]:
@@ -84,11 +95,43 @@ class Clmrc:
 
     @functools.cached_property
     def source_reader(self) -> tuple[Reader, Model, dict]:
-        """(reader, model, parameters) of the source language: `source_model`, or trained here."""
-        if not self.settings.source_model:
+        """(reader, model, parameters) that read translations: `source_model`, or trained here."""
+        s = self.settings
+        if s.source_model:
+            saved = self._saved_source()
+            return reader_on(self, saved.bert, s.source_model), saved.bert, saved.params
+        if not s.translation.reader:
             return self.reader, self.reader.bert, self.source_params
-        saved = self._saved_source()
-        return saved_reader(self, saved), saved.bert, saved.params
+        folder = source_folder(ModelSource(s.translation.reader), "bert")
+        bert, weights = pretrained.load_bert(folder, **self._computed())
+        reader = reader_on(self, bert, folder)
+        params = self._fit_phase("source_reader", "source", bert, {"bert": weights}, reader)
+        return reader, bert, params
+
+    def _check_translated_source(self) -> None:
+        """Raises InputError for a source model that is not of the encoder named for its rows.
+
+        Aligner and Verifier have an encoder of their own, so that it tells nothing of the reader.
+        """
+        s, reader = self.settings, self.settings.translation.reader
+        if not s.source_model:
+            return
+        wanted, key = None, "translation.reader"
+        if reader:
+            wanted = config_of(ModelSource(reader), "bert", [])
+        elif s.model.pretrained and set(s.systems) & {"bt_raw", "bt_match"}:
+            wanted, key = self.reader.bert, "model.pretrained"
+        if wanted:  # else none is named, or it lies on the hub and was never loaded
+            self._require_sizes(self._saved_source().bert, wanted, key)
+
+    def _require_sizes(self, found: BertConfig, wanted: BertConfig, key: str, why="") -> None:
+        sizes = [{name: getattr(c, name) for name in _SIZES} for c in (found, wanted)]
+        if sizes[0] != sizes[1]:
+            raise InputError(
+                f"source_model {self.settings.source_model}: an encoder of {_differences(*sizes)} "
+                f"than {key}{why}: give the encoder that it was trained from, or another "
+                "source_model"
+            )
 
     def phase(self, system: str, phase: str, params: dict) -> tuple[dict, Model]:
         """One training of a system, from `params`; returns its (parameters, model)."""
@@ -97,11 +140,13 @@ class Clmrc:
         model = self.reader.dual if phase == "bilingual" else self.reader.bert
         return self._fit_phase(f"{system}/train", phase, model, params), model
 
-    def _fit_phase(self, name: str, phase: str, model: Model, params: dict) -> dict:
+    def _fit_phase(
+        self, name: str, phase: str, model: Model, params: dict, reader: Reader | None = None
+    ) -> dict:
         s = self.settings
         recipe = s.source_recipe if phase == "source" else s.target_recipe
         examples = functools.partial(self.sets.of, phase)
-        return self.fit(name, model, params, examples, recipe, self._seed(phase))
+        return self.fit(name, model, params, examples, recipe, self._seed(phase), reader)
 
     @functools.cached_property
     def source_params(self) -> dict:
@@ -112,14 +157,8 @@ class Clmrc:
 
     def _given_source(self) -> dict:
         folder, saved = self.settings.source_model, self._saved_source()
-        sizes = [
-            {name: getattr(c, name) for name in _SIZES} for c in (saved.bert, self.reader.bert)
-        ]
-        if sizes[0] != sizes[1]:
-            raise InputError(
-                f"source_model {folder}: an encoder of {_differences(*sizes)} than model.pretrained, "
-                "and these systems go on training it: give the encoder that it was trained from"
-            )
+        why = ", and these systems go on training it"
+        self._require_sizes(saved.bert, self.reader.bert, "model.pretrained", why)
         texts = [t for x in self.sets.evaluation[0].examples[:20] for t in (x.question, x.context)]
         if load_tokenizer(folder).encode_batch(texts) != self.reader.tokenizer.encode_batch(texts):
             raise InputError(
@@ -130,12 +169,16 @@ class Clmrc:
         return saved.params
 
     def _saved_source(self) -> readers.SavedReader:
-        folder, sizes = self.settings.source_model, self.settings.model.sizes
-        computed = {name: sizes[name] for name in ("dtype", "remat") if name in sizes}
-        saved = readers.load_reader(folder, **computed)
+        folder = self.settings.source_model
+        saved = readers.load_reader(folder, **self._computed())
         if saved.dual is not None:
             raise InputError(f"source_model {folder} is a Dual BERT; give a plain reader's folder")
         return saved
+
+    def _computed(self) -> dict:
+        """How another encoder than the run's is computed: its sizes are its own."""
+        sizes = self.settings.model.sizes
+        return {name: sizes[name] for name in ("dtype", "remat") if name in sizes}
 
     def fit(
         self,
@@ -145,15 +188,21 @@ class Clmrc:
         examples: Callable[[], list[MrcExample]],
         recipe: Recipe,
         seed: int,
+        reader: Reader | None = None,
     ) -> dict:
-        """One training as the stage `name`; returns the parameters. examples(): its questions."""
+        """One training as the stage `name`; returns the parameters.
+
+        examples(): its questions.   reader: on another encoder than the run's.
+        """
+        reader = reader or self.reader
 
         def work(folder):
-            first = self.reader.init(model, seed, params)
-            trained, counts = self.reader.train(
-                model, first, examples(), recipe, seed=seed, workdir=folder
+            first, asked = reader.init(model, seed, params), examples()
+            config = training_identity(self.settings, READER, asked) | {"recipe": plain(recipe)}
+            trained, counts = reader.train(
+                model, first, asked, recipe, seed=seed, workdir=folder, config=config
             )
-            self._save(folder / "model", model, trained)
+            self._save(folder / "model", model, trained, reader.tokenizer_folder)
             return counts
 
         self.stage(name, work)
@@ -191,11 +240,11 @@ class Clmrc:
         paths = {s: self.run.path(s, "read", "scores.json") for s in self.settings.systems}
         return {system: read_json(path) for system, path in paths.items() if path.exists()}
 
-    def _save(self, folder, model: Model, params: dict) -> None:
+    def _save(self, folder, model: Model, params: dict, tokenizer_folder: str) -> None:
         reading = {"format": plain(self.settings.format), "decoding": plain(self.settings.decoding)}
         whole = sharding.fetch(params)
         if hosts.is_first():
-            files = tokenizer_files(self.reader.tokenizer_folder)
+            files = tokenizer_files(tokenizer_folder)
             readers.save_reader(folder, model, whole, files, reading)
 
     def stage(self, name: str, work) -> dict:

@@ -19,14 +19,20 @@ from clmrc_jax.evaluate.normalize import normalized_match
 from clmrc_jax.evaluate.recall import score_retrieval
 from clmrc_jax.evaluate.xor import score_xor
 from clmrc_jax.files import JsonlRows, read_json, read_jsonl, write_json, write_jsonl
-from clmrc_jax.pipelines import corpora, mining, models
+from clmrc_jax.pipelines import corpora, evaluation_checks, mesh_checks, mining, models
 from clmrc_jax.pipelines.generator_rows import GeneratorRows
 from clmrc_jax.pipelines.gold_recall import gold_recall
 from clmrc_jax.pipelines.settings import CoraSettings, determining, plain
 from clmrc_jax.pipelines.stages import Run
+from clmrc_jax.pipelines.training_identity import training_identity
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
 from clmrc_jax.retrieval.index import open_index
 from clmrc_jax.retrieval.runs import read_run, write_run
+
+# Settings that the training of each model depends on.
+RETRIEVER = ("corpus", "retriever_model", "retriever_head", "retriever_format", "retriever")
+GENERATOR = ("corpus", "generator_model", "generator_format", "generator", "mining")
+GENERATOR += ("synthetic_languages",)
 
 
 class Cora:
@@ -40,6 +46,8 @@ class Cora:
         self.settings, self.run = settings, run
         self.mesh = sharding.make_mesh(**settings.mesh)
         self.rules = {**sharding.DEFAULT_RULES, **settings.rules}
+        mesh_checks.check_cora(settings, self.mesh, self.rules, run)
+        evaluation_checks.check_settings(settings)
         counts = run.stage(
             "corpus",
             plain(settings.corpus),
@@ -48,8 +56,13 @@ class Cora:
         )
         self.corpus_counts = counts
         self.corpus = corpora.Corpus.open(run.path("corpus"))
+        evaluation_checks.check_questions(settings, self.corpus)
         self.retriever, self._retriever_params = models.make_retriever(self)
         self.generator, self._generator_params = models.make_generator(self)
+        # Again, now with the sizes of models that were on the hub alone.
+        axes = {"retriever": models.RETRIEVER_AXES, "generator": models.GENERATOR_AXES}
+        for name, params in self.parameters().items():
+            mesh_checks.check_parameters(f"{name}_model", params, axes[name], self.mesh, self.rules)
 
     def train(self) -> None:
         """All rounds; the paper's T iterations after the initial training are `rounds`."""
@@ -110,6 +123,7 @@ class Cora:
                 round=round,
                 seed=self._seed(round, 1),
                 workdir=folder,
+                config=training_identity(self.settings, RETRIEVER, training),
             )
             models.save_retriever(self, folder / "model", trained)
             return {"rows": len(training)} | _last_metrics(folder / "retriever")
@@ -205,6 +219,7 @@ class Cora:
                 seed=self._seed(round, 2),
                 workdir=folder,
                 validate=self._generator_validation(round),
+                config=training_identity(self.settings, GENERATOR, rows.run),
             )
             models.save_generator(self, folder / "model", trained)
             counts = {"rows": len(rows.run), "synthetic": len(rows) - len(rows.run)}
@@ -365,8 +380,12 @@ def _item(row: dict) -> tuple[str, str, list[dict]]:
 
 
 def _last_metrics(folder) -> dict:
-    """What the last line of a training's log says: loss and validation."""
+    """What the last line of a training's log says: loss, and validation of the parameters kept."""
     *_, (_, last) = read_jsonl(folder / "metrics.jsonl")
     valid = ("valid/nll", "valid/average_rank", "valid/exact_match")
     kept = ("loss", *valid, "examples_per_second", "padding_waste")
+    finished = read_json(folder / "finished.json")
+    if finished["step"] != last["step"]:  # the best ones were others than the last
+        last |= {f"valid/{name}": value for name, value in finished["metrics"].items()}
+        last["kept_step"], kept = float(finished["step"]), ("kept_step", *kept)
     return {key: last[key] for key in kept if isinstance(last.get(key), float)}

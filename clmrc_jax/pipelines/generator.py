@@ -17,6 +17,7 @@ from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.models import decoding, mt5
 from clmrc_jax.models.mt5 import Mt5Config
+from clmrc_jax.pipelines.retriever import check_validation
 from clmrc_jax.progress import Meter
 from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.objectives import seq2seq_objective
@@ -34,6 +35,9 @@ class GeneratorTraining:
         only after this epoch of the initial round (CORA footnote 2).
     synthetic_share: probability of such a row, per English question and language (spec 4.2).
     label_smoothing: really applied (the reference accepts and ignores it).
+    validation_rows: dev questions for exact match, a fixed sample; 0 skips validation.
+    validate_every: updates between validations; 0 validates after the last one only.
+    best: keep the parameters of the highest exact match instead of the last ones.
     generate_batch: sources answered at once by a process.
     beams, length_penalty, early_stopping, max_length, min_length: decoding (spec 4.5); lengths
         count the start token.   Labelling is greedy.
@@ -47,6 +51,8 @@ class GeneratorTraining:
     synthetic_share: float = 0.5
     label_smoothing: float = 0.0
     validation_rows: int = 256
+    validate_every: int = 0
+    best: bool = False
     save_every: int = 500
     log_every: int = 50
     generate_batch: int = 64
@@ -55,6 +61,9 @@ class GeneratorTraining:
     early_stopping: bool = False
     max_length: int = 20
     min_length: int = 1
+
+    def __post_init__(self):
+        check_validation(self)
 
     def steps_of(self, round: int) -> int:
         """Updates in a round."""
@@ -108,11 +117,12 @@ class Generator:
         validate=None,
         name="generator",
         steps=None,
+        config: dict | None = None,
     ):
         """One round of training from `params`; continues where it was killed. Returns params.
 
         rows: any records; choose(row, rng, epoch) -> (question, lang, ctxs, answer).
-        validate(params, step) -> metrics, after the last step.
+        validate(params, step) -> metrics, every `validate_every` steps and after the last.   config: see `Trainer.fit`.
         """
         t = self.training
         index, count = sharding.batch_slice(self.mesh)
@@ -136,6 +146,9 @@ class Generator:
             log_every=t.log_every,
             save_every=t.save_every,
             validate=validate,
+            validate_every=t.validate_every,
+            best_metric=("exact_match", "max") if t.best else None,
+            config=config,
             flops_per_batch=3 * self.forward_flops(t.batch_size),
             profile=self._profile,
         )

@@ -92,10 +92,12 @@ class Reader:
         *,
         seed: int,
         workdir,
+        config: dict | None = None,
     ) -> tuple[dict, dict]:
         """Trains on the windows of `examples`; continues where it was killed.
 
         params: the first ones, numpy: the updates have the devices for themselves.
+        config: see `Trainer.fit`.
         returns: parameters on the mesh, counts {"questions", "windows", "steps", "loss"} and,
         where questions were left out, how many for which reason.
         """
@@ -122,6 +124,7 @@ class Reader:
             seed=seed,
             workdir=workdir,
             name="reader",
+            config=config,
             log_every=self.training.log_every,
             save_every=self.training.save_every,
             flops_per_batch=3 * recipe.batch_size * self._mean_flops(model, lengths, sizes),
@@ -258,18 +261,7 @@ def make_reader(clmrc) -> tuple[Reader, dict]:
         vocabulary = {"vocab_size": load_tokenizer(tokenizer).vocab_size}
         config = BertConfig(**vocabulary | s.model.sizes)
         weights = sharding.fetch(bert.init(config, jax.random.key(s.seed)))
-    reader = Reader(
-        config,
-        s.dual_bert(config),
-        s.format,
-        s.training,
-        s.decoding,
-        tokenizer,
-        clmrc.mesh,
-        clmrc.rules,
-        s.profile,
-    )
-    return reader, {"bert": weights}
+    return reader_on(clmrc, config, tokenizer), {"bert": weights}
 
 
 def _trained_vocabulary(clmrc) -> str:
@@ -288,16 +280,17 @@ def _trained_vocabulary(clmrc) -> str:
     return str(clmrc.run.path(name))
 
 
-def saved_reader(clmrc, saved) -> Reader:
-    """A reader of another encoder than the run's, from `train.readers.load_reader`."""
+def reader_on(clmrc, config: BertConfig, folder: str) -> Reader:
+    """A reader as the run has it, on any encoder.   folder: with the encoder's tokenizer."""
     s = clmrc.settings
     return Reader(
-        saved.bert,
-        s.dual_bert(saved.bert),
+        config,
+        s.dual_bert(config),
         s.format,
         s.training,
         s.decoding,
-        s.source_model,
+        folder,
         clmrc.mesh,
         clmrc.rules,
+        s.profile,
     )

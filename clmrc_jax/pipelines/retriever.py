@@ -1,6 +1,7 @@
 """mDPR as one object: train, encode the corpus, search. Its compiled functions serve all rounds."""
 
 import dataclasses
+import random
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
@@ -31,7 +32,9 @@ class RetrieverTraining:
         Natural Questions first, then XOR-TyDi and TyDi QA).
     positives, mask_duplicates, mask_articles, temperature, chunk_size, freeze_passages: see
         `contrastive_batches` and `contrastive_objective`.
-    validation_rows: dev questions for the NLL and the average rank; 0 skips validation.
+    validation_rows: dev questions for the NLL and the average rank, a fixed sample; 0 skips it.
+    validate_every: updates between validations; 0 validates after the last one only.
+    best: keep the parameters of the lowest average rank instead of the last ones.
     """
 
     steps: tuple[int, ...] = (18400, 4600, 4600)
@@ -46,6 +49,8 @@ class RetrieverTraining:
     freeze_passages: bool = False
     accumulate: int = 1
     validation_rows: int = 256
+    validate_every: int = 0
+    best: bool = False
     save_every: int = 500
     log_every: int = 50
     encode_batch: int = 64
@@ -57,10 +62,22 @@ class RetrieverTraining:
         if self.positives not in POSITIVES:
             known = ", ".join(POSITIVES)
             raise InputError(f"positives {self.positives!r}: choose one of {known}")
+        check_validation(self)
 
     def steps_of(self, round: int) -> int:
         """Updates in a round."""
         return self.steps[min(round, len(self.steps) - 1)]
+
+
+def check_validation(training) -> None:
+    """Raises InputError where `best` has nothing to choose by; for mDPR's and mGEN's training."""
+    if training.validate_every < 0:
+        raise InputError(f"validate_every is {training.validate_every}; 0 validates at the end only")
+    if training.best and not (training.validate_every and training.validation_rows):
+        raise InputError(
+            "best=True keeps the best of several validations: set validate_every and "
+            f"validation_rows (now {training.validate_every} and {training.validation_rows})"
+        )
 
 
 class Retriever:
@@ -117,22 +134,33 @@ class Retriever:
         return biencoder.init(self.model, jax.random.key(seed), pretrained)
 
     def train(
-        self, params, rows: Sequence[dict], dev: Sequence[dict], *, round: int, seed: int, workdir
+        self,
+        params,
+        rows: Sequence[dict],
+        dev: Sequence[dict],
+        *,
+        round: int,
+        seed: int,
+        workdir,
+        config: dict | None = None,
     ):
         """One round of training from `params`; continues where it was killed. Returns params.
 
         rows, dev: DPR rows. In round 0 the first `english_first` share of the steps sees the
-        English rows alone.
+        English rows alone.   config: see `Trainer.fit`.
         """
         steps = self.training.steps_of(round)
-        english = [row for row in rows if row["lang"] == "en"]
-        first = int(steps * self.training.english_first) if round == 0 and english else 0
+        english = (
+            _Rows.of_language(rows, "en") if round == 0 and self.training.english_first else ()
+        )
+        first = int(steps * self.training.english_first) if english else 0
+        place = {"workdir": workdir, "config": config}
         if first:
-            params = self._fit(params, english, dev, first, seed, workdir, "retriever_english")
+            params = self._fit(params, english, dev, first, seed, "retriever_english", **place)
             params = sharding.fetch(params)  # the next update starts from its own copy
-        return self._fit(params, rows, dev, steps - first, seed + 1, workdir, "retriever")
+        return self._fit(params, rows, dev, steps - first, seed + 1, "retriever", **place)
 
-    def _fit(self, params, rows, dev, steps, seed, workdir, name):
+    def _fit(self, params, rows, dev, steps, seed, name, **place):
         t = self.training
         index, count = sharding.batch_slice(self.mesh)
         transform = contrastive_batches(
@@ -150,17 +178,20 @@ class Retriever:
             host_index=index,
             host_count=count,
         )
-        validation = [dev[i] for i in range(min(len(dev), t.validation_rows))]
+        chosen = random.Random(0).sample(range(len(dev)), min(len(dev), t.validation_rows))
+        validation = [dev[i] for i in chosen]
         result = self.trainer.fit(
             params,
             data,
             steps=steps,
             seed=seed,
-            workdir=workdir,
             name=name,
+            **place,
             log_every=t.log_every,
             save_every=t.save_every,
             validate=(lambda p, step: self.validate(p, validation)) if validation else None,
+            validate_every=t.validate_every,
+            best_metric=("average_rank", "min") if t.best else None,
             flops_per_batch=self.flops_per_batch(),
             profile=self._profile,
         )
@@ -211,7 +242,13 @@ class Retriever:
             folder,
             plan=self.batch_plan(self.format.passage_buckets),
             fingerprint=fingerprint_of(
-                params, model=self.model, format=self.format, corpus=_corpus_identity(store)
+                params,
+                # Recomputation, which may change between two starts, has no part in encoding.
+                model=dataclasses.replace(
+                    self.model, bert=dataclasses.replace(self.model.bert, remat=False)
+                ),
+                format=self.format,
+                corpus=_corpus_identity(store),
             ),
             dtype=t.embeddings,
             shard_rows=t.shard_rows,
@@ -242,6 +279,25 @@ class Retriever:
     def batch_plan(self, buckets) -> BatchPlan:
         """Shapes of the batches that are encoded."""
         return BatchPlan(self.training.encode_batch, buckets, multiple=self._local.shape["data"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Some rows of `source`, read when they are asked for."""
+
+    source: Sequence[dict]
+    numbers: np.ndarray
+
+    @classmethod
+    def of_language(cls, rows: Sequence[dict], lang: str) -> "_Rows":
+        numbers = (i for i, row in enumerate(rows) if row["lang"] == lang)
+        return cls(rows, np.fromiter(numbers, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, i: int) -> dict:
+        return self.source[int(self.numbers[i])]
 
 
 def _corpus_identity(store) -> tuple:

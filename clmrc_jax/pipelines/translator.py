@@ -27,14 +27,20 @@ from clmrc_jax.evaluate.translation import score_translations
 from clmrc_jax.files import write_json, write_jsonl
 from clmrc_jax.models import marian
 from clmrc_jax.models.marian import MarianConfig
+from clmrc_jax.pipelines.mesh_checks import check_translator
 from clmrc_jax.pipelines.settings import determining
 from clmrc_jax.pipelines.stages import Run
+from clmrc_jax.pipelines.training_identity import training_identity
 from clmrc_jax.pipelines.translator_data import Direction, read_directions
 from clmrc_jax.pipelines.translator_settings import TranslatorSettings
 from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.objectives import seq2seq_objective
 from clmrc_jax.train.pretrained import load_marian, save_marian
 from clmrc_jax.translate.marian_search import BatchSearch
+
+# Settings that the training depends on, beside those that `Trainer.fit` compares itself.
+MODEL = ("directions", "train", "valid", "held_out", "max_pairs", "vocabulary", "sizes", "buckets")
+MODEL += ("batch_tokens", "label_smoothing", "valid_rows", "validate_every", "search")
 
 
 class Translation:
@@ -46,6 +52,7 @@ class Translation:
         self.format = TranslationFormat(settings.buckets)
         self.mesh = sharding.make_mesh(**settings.mesh)
         self.rules = {**sharding.DEFAULT_RULES, **settings.rules}
+        check_translator(settings, self.mesh, self.rules)
         self.scores: dict[str, dict] = {}
 
     def train(self) -> None:
@@ -93,6 +100,7 @@ class Translation:
             validate=self._validation(config),
             validate_every=s.validate_every,
             best_metric=("chrf", "max"),
+            config=training_identity(s, MODEL, rows),
             flops_per_batch=3 * _batch_flops(config, s),
             profile=s.profile,
         )

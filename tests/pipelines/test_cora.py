@@ -5,6 +5,7 @@ import resource
 import shutil
 import signal
 import time
+import zlib
 
 import jax
 import numpy as np
@@ -100,6 +101,21 @@ def test_weights_of_both_models_rest_on_the_host(smoke_run):
     for params in (started, made.parameters()):
         assert set(params) == {"retriever", "generator"}
         assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(params))
+
+
+def test_trainings_record_all_that_a_continued_one_must_share(smoke_run):
+    """The loop refuses to go on with other values (test_retriever.py)."""
+    folder = smoke_run / "round_1"
+    config = read_json(folder / "mdpr/retriever/finished.json")["config"]
+    assert config["retriever"]["batch_size"] == 16 and config["retriever"]["positives"] == "uniform"
+    assert config["retriever_format"]["tag_language"] and "save_every" not in config["retriever"]
+    assert config["retriever_head"]["pooling"] == "cls" and config["retriever_model"]["sizes"]
+    rows = (smoke_run / "round_0/mined/training.jsonl").read_bytes()
+    assert config["rows"] == zlib.crc32(rows)
+    config = read_json(folder / "mgen/generator/finished.json")["config"]
+    assert config["generator"]["label_smoothing"] == 0 and config["generator_format"]["passages"]
+    assert config["mining"]["copy_numbers"] and config["synthetic_languages"]
+    assert config["rows"] == zlib.crc32((folder / "retrieved/train.jsonl").read_bytes())
 
 
 def test_report_is_written_and_printed(smoke_run):

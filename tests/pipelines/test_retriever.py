@@ -1,5 +1,7 @@
 """mDPR as an object: training by rounds, validation, encoding."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.files import InputError, read_json
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import BiEncoderConfig
-from clmrc_jax.pipelines.retriever import Retriever, RetrieverTraining
+from clmrc_jax.pipelines.retriever import Retriever, RetrieverTraining, _Rows
 from clmrc_jax.retrieval.batches import PassageTokens
 from clmrc_jax.train.optimizer import OptimizerConfig
 
@@ -90,6 +92,35 @@ def test_round_0_reads_english_first_and_later_rounds_do_not(
     assert not (tmp_path / "1" / "retriever_english").exists()
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params, first)
     assert max(jax.tree.leaves(moved)) > 0
+
+
+def test_half_trained_retriever_goes_on_with_its_own_settings_alone(
+    retriever, params, smoke_corpus, tmp_path, monkeypatch
+):
+    rows = [row for row in smoke_corpus.rows("annotated")][:16]
+
+    def train(config):
+        where = {"workdir": tmp_path, "config": config}
+        return retriever.train(params, rows, [], round=1, seed=2, **where)
+
+    validate = type(retriever).validate
+    monkeypatch.setattr(retriever, "training", dataclasses.replace(TRAINING, save_every=1))
+    monkeypatch.setattr(type(retriever), "validate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # killed after the last update, before the end
+        retriever.train(params, rows, rows, round=1, seed=2, workdir=tmp_path, config={"x": 1})
+    monkeypatch.setattr(type(retriever), "validate", validate)
+    with pytest.raises(InputError, match="was made with x=1, now x=2; use the old value"):
+        train({"x": 2})
+    train({"x": 1})
+    assert read_json(tmp_path / "retriever/finished.json")["config"]["x"] == 1
+
+
+def test_english_rows_are_not_held_in_memory(smoke_corpus):
+    rows = smoke_corpus.rows("annotated")
+    english = _Rows.of_language(rows, "en")
+    assert list(english) == [row for row in rows if row["lang"] == "en"]
+    assert english.source is rows and english.numbers.nbytes == 4 * len(english) > 0
+    assert not _Rows.of_language(rows, "none")
 
 
 def test_corpus_rows_are_store_rows(retriever, params, smoke_corpus, tmp_path):

@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from clmrc_jax.files import InputError
 from clmrc_jax.pipelines import translator
 from clmrc_jax.pipelines.stages import Run
 from clmrc_jax.pipelines.translator_settings import translator_settings
@@ -95,6 +96,15 @@ def test_validation_scores_are_logged(run):
     first, last = json.loads(lines[0]), json.loads(lines[-1])
     assert last["loss"] < 0.5 * first["loss"]
     assert last["valid/chrf"] > 80 and 0 <= last["valid/bleu"] < 100.01
+
+
+def test_half_trained_translator_goes_on_with_its_own_settings_alone(run):
+    workdir, made = run
+    settings = dataclasses.replace(made.settings, batch_tokens=512)
+    changed = translator.Translation(settings, Run(workdir, quiet=True))
+    changed.tokenizer = made.tokenizer
+    with pytest.raises(InputError, match="made with batch_tokens=768, now batch_tokens=512"):
+        changed._train_model(workdir / "model")
 
 
 def test_finished_run_is_not_repeated_and_reports_as_json(run, corpus, capsys):
