@@ -85,6 +85,9 @@ def paper():
                 "freeze_passages": False,
                 "accumulate": 1,
                 "validation_rows": 1024,
+                # Updates between validations (0: after the last only); keep the best parameters.
+                "validate_every": 0,
+                "best": False,
                 "save_every": 500,
                 "log_every": 50,
                 "encode_batch": 512,
@@ -134,6 +137,8 @@ def paper():
                 "synthetic_share": 0.5,
                 "label_smoothing": 0.0,
                 "validation_rows": 1024,
+                "validate_every": 0,
+                "best": False,
                 "save_every": 500,
                 "log_every": 50,
                 "generate_batch": 128,

@@ -1,4 +1,4 @@
-"""What the evaluation of a run needs, checked before anything is trained.
+"""What evaluation and validation of a run need, checked before anything is trained.
 
 A round ends with answers and scores: what these lack must not come to light after hours.
 """
@@ -9,10 +9,12 @@ from clmrc_jax.pipelines.corpora import Corpus, CorpusSettings
 from clmrc_jax.pipelines.settings import CoraSettings
 
 REQUIRED = ("passages", "train", "annotated")
+# Whose validation -> the file of kind "files" that it reads.
+VALIDATES_ON = {"retriever": "dev_annotated", "generator": "dev"}
 
 
 def check_settings(settings: CoraSettings) -> None:
-    """Raises InputError where the corpus names no file for the split that is evaluated."""
+    """Raises InputError where the corpus names no file to evaluate or to validate on."""
     corpus, split = settings.corpus, settings.evaluation.split
     if _missing(corpus, (split,)):
         raise InputError(
@@ -20,11 +22,26 @@ def check_settings(settings: CoraSettings) -> None:
             f"its questions. Give --config.corpus.{split}=FILE, or name another split by "
             "--config.evaluation.split"
         )
+    for model in _validating(settings):
+        name = VALIDATES_ON[model]
+        if _missing(corpus, (name,)):
+            raise InputError(
+                f"{model}.validate_every is set and corpus.{name} is empty: there is nothing to "
+                f"validate on. Give --config.corpus.{name}=FILE, or set "
+                f"--config.{model}.validate_every=0 --config.{model}.best=False"
+            )
 
 
 def check_questions(settings: CoraSettings, corpus: Corpus) -> None:
-    """Raises InputError for no question to evaluate, and for a segmenter that scoring lacks."""
+    """Raises InputError for no question to evaluate or validate on, and no scorer's segmenter."""
     e = settings.evaluation
+    rows = {"retriever": corpus.rows("dev"), "generator": corpus.questions("dev")}
+    for model in _validating(settings):
+        if not len(rows[model]):
+            raise InputError(
+                f"{model}.validate_every is set, but this corpus has no dev questions; give more "
+                f"data, or set --config.{model}.validate_every=0 --config.{model}.best=False"
+            )
     questions = corpus.questions(e.split)
     if not questions:
         raise InputError(
@@ -53,6 +70,12 @@ def plan_notes(settings: CoraSettings) -> list[str]:
         return []
     missing = dict.fromkeys((*missing, *_missing(settings.corpus, (settings.evaluation.split,))))
     return [f"the run itself needs {', '.join(f'corpus.{name}' for name in missing)}"]
+
+
+def _validating(settings: CoraSettings) -> list[str]:
+    """The models whose training was asked to validate on its way."""
+    trained = ("retriever", "generator") if settings.generate else ("retriever",)
+    return [name for name in trained if getattr(settings, name).validate_every]
 
 
 def _missing(corpus: CorpusSettings, names: tuple[str, ...]) -> list[str]:

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from clmrc_jax.files import read_json, read_jsonl
-from clmrc_jax.pipelines.cora import Cora
+from clmrc_jax.files import read_json, read_jsonl, write_json, write_jsonl
+from clmrc_jax.pipelines.cora import Cora, _last_metrics
 from clmrc_jax.pipelines.settings import cora_settings
 from clmrc_jax.pipelines.stages import Run
 
@@ -58,6 +58,15 @@ def test_manifests_tell_what_validation_said(smoke_run):
     assert {"loss", "valid/nll", "valid/average_rank"} <= set(mdpr)
     mgen = read_json(smoke_run / "round_1/mgen/stage.json")["counts"]
     assert {"loss", "valid/exact_match"} <= set(mgen)
+
+
+def test_manifest_tells_the_validation_of_the_parameters_kept(tmp_path):
+    lines = [{"step": 2, "loss": 1.5, "valid/nll": 0.2}, {"step": 4, "loss": 1.0, "valid/nll": 0.9}]
+    write_jsonl(tmp_path / "metrics.jsonl", lines)
+    write_json(tmp_path / "finished.json", {"step": 4, "metrics": {"nll": 0.9}})
+    assert _last_metrics(tmp_path) == {"loss": 1.0, "valid/nll": 0.9}
+    write_json(tmp_path / "finished.json", {"step": 2, "metrics": {"nll": 0.2}})
+    assert _last_metrics(tmp_path) == {"kept_step": 2.0, "loss": 1.0, "valid/nll": 0.2}
 
 
 def test_answers_runs_and_scores_speak_of_the_same_questions(smoke_run):

@@ -125,9 +125,32 @@ def test_only_languages_with_answers_need_a_segmenter(configs, tmp_path, monkeyp
     config = configs.get_config("smoke")
     config.evaluation.scorer = "legacy"
     no_module(monkeypatch, "MeCab")
+    for name in ("dev.jsonl", "questions.dev.jsonl"):
+        (tmp_path / name).write_text("")
     write_jsonl(tmp_path / "questions.test.jsonl", [QUESTION, QUESTION | {"id": "2", "lang": "th"}])
     corpus = Corpus(epath.Path(tmp_path), None, None)
     check_questions(cora_settings(config), corpus)
     write_jsonl(tmp_path / "questions.test.jsonl", [QUESTION | {"lang": "ja"}])
     with pytest.raises(InputError, match="cutting Japanese text into words needs"):
+        check_questions(cora_settings(config), corpus)
+
+
+@pytest.mark.parametrize("model, name", [("retriever", "dev_annotated"), ("generator", "dev")])
+def test_validation_on_the_way_needs_its_file(files_config, tmp_path, model, name):
+    files_config.corpus.test = files_config.corpus.train
+    files_config[model].validate_every = 2
+    message = rf"{model}.validate_every is set and corpus.{name} is empty.*--config.corpus.{name}="
+    with pytest.raises(InputError, match=message):
+        train.main(files_config, str(tmp_path / "w"), dry_run=True)
+
+
+@pytest.mark.parametrize("model", ["retriever", "generator"])
+def test_validation_on_the_way_needs_dev_questions(configs, tmp_path, model):
+    config = configs.get_config("smoke")
+    config[model].validate_every = 2
+    write_jsonl(tmp_path / "questions.test.jsonl", [QUESTION])
+    for name in ("dev.jsonl", "questions.dev.jsonl"):
+        (tmp_path / name).write_text("")
+    corpus = Corpus(epath.Path(tmp_path), None, None)
+    with pytest.raises(InputError, match=f"{model}.validate_every is set, but this corpus has no"):
         check_questions(cora_settings(config), corpus)

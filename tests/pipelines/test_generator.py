@@ -115,6 +115,23 @@ def test_training_lowers_the_loss_and_validates_at_the_end(generator, params, it
     assert jax.tree.structure(trained) == jax.tree.structure(params)
 
 
+def test_best_keeps_the_highest_exact_match(generator, params, items, tmp_path, monkeypatch):
+    changed = dataclasses.replace(TRAINING, steps=(6,), validate_every=2, best=True)
+    monkeypatch.setattr(generator, "training", changed)
+    seen = {}
+
+    def validate(params, step):
+        seen[step] = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+        return {"exact_match": {2: 0.1, 4: 0.7, 6: 0.3}[step]}
+
+    rows = [(question, lang, ctxs, "answer") for question, lang, ctxs in items]
+    place = {"workdir": tmp_path, "validate": validate}
+    trained = generator.train(params, rows, lambda row, *_: row, round=0, seed=0, **place)
+    assert list(seen) == [2, 4, 6]
+    for kept, then in zip(jax.tree.leaves(trained), seen[4]):
+        np.testing.assert_array_equal(kept, then)
+
+
 def test_until_eos_drops_the_start_and_what_follows_the_end():
     assert _until_eos(np.array([0, 7, 8, 1, 9, 0]), MODEL) == [7, 8]
     assert _until_eos(np.array([0, 7, 8]), MODEL) == [7, 8]

@@ -11,6 +11,7 @@ from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.files import InputError, read_json
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import BiEncoderConfig
+from clmrc_jax.pipelines.generator import GeneratorTraining
 from clmrc_jax.pipelines.retriever import Retriever, RetrieverTraining, _Rows
 from clmrc_jax.retrieval.batches import PassageTokens
 from clmrc_jax.train.optimizer import OptimizerConfig
@@ -115,6 +116,42 @@ def test_half_trained_retriever_goes_on_with_its_own_settings_alone(
     assert read_json(tmp_path / "retriever/finished.json")["config"]["x"] == 1
 
 
+def leaves(params):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+
+
+def test_validation_on_the_way_changes_nothing_unless_the_best_is_kept(
+    retriever, params, smoke_corpus, tmp_path, monkeypatch
+):
+    rows, dev = list(smoke_corpus.rows("annotated"))[:24], smoke_corpus.rows("dev")
+    seen, ranks = [], iter([3.0, 1.0, 2.0, 4.0])
+
+    def train(name, **changes):
+        changed = dataclasses.replace(TRAINING, steps=(4,), validation_rows=8, **changes)
+        monkeypatch.setattr(retriever, "training", changed)
+        trained = retriever.train(params, rows, dev, round=1, seed=3, workdir=tmp_path / name)
+        return leaves(trained), read_json(tmp_path / name / "retriever/finished.json")["step"]
+
+    plain, _ = train("plain")
+    often, _ = train("often", validate_every=1)
+    for a, b in zip(plain, often):
+        np.testing.assert_array_equal(a, b)
+
+    def validate(self, p, validation):
+        seen.append((leaves(p), [row["q_id"] for row in validation]))
+        return {"average_rank": next(ranks)}
+
+    monkeypatch.setattr(type(retriever), "validate", validate)
+    best, step = train("best", validate_every=1, best=True)
+    assert step == 2, "the lowest rank"
+    for kept, then in zip(best, seen[1][0]):
+        np.testing.assert_array_equal(kept, then)
+    assert any((a != b).any() for a, b in zip(best, plain))
+    ids = {tuple(validated) for _, validated in seen}
+    assert len(seen) == 4 and len(ids) == 1, "the same questions every time"
+    assert list(ids.pop()) != [row["q_id"] for row in dev][:8], "a sample, not the first ones"
+
+
 def test_english_rows_are_not_held_in_memory(smoke_corpus):
     rows = smoke_corpus.rows("annotated")
     english = _Rows.of_language(rows, "en")
@@ -138,3 +175,13 @@ def test_corpus_rows_are_store_rows(retriever, params, smoke_corpus, tmp_path):
 def test_unknown_choice_is_refused():
     with pytest.raises(InputError, match="positives 'best': choose one of uniform, first"):
         RetrieverTraining(positives="best")
+
+
+@pytest.mark.parametrize("settings", [RetrieverTraining, GeneratorTraining])
+def test_best_needs_validations_to_choose_from(settings):
+    assert settings(best=True, validate_every=5).best
+    for changes in ({}, {"validate_every": 5, "validation_rows": 0}):
+        with pytest.raises(InputError, match="best=True keeps the best .*: set validate_every"):
+            settings(best=True, **changes)
+    with pytest.raises(InputError, match="validate_every is -1; 0 validates at the end only"):
+        settings(validate_every=-1)
