@@ -19,7 +19,8 @@ import sys
 
 from clmrc_jax.files import InputError
 from clmrc_jax.pipelines import sweep, sweep_table
-from clmrc_jax.pipelines.sweep_points import load_sweep
+from clmrc_jax.pipelines.sweep_points import load_sweep, share_translations
+from clmrc_jax.rendezvous import require_one_process
 
 LAUNCH = pathlib.Path(__file__).resolve().parent
 JOB, TRAINER = "launch/tpu_vm.py run", "launch/tpu_train.py"
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     options, rest = _parser().parse_known_args(arguments)
     try:
         plan = load_sweep(options.config, options.sweep, _overrides(rest))
+        plan = share_translations(plan, options.workdir)
         if options.dry_run or options.emit:
             return _print_plan(plan, options)
         failures = [] if options.collect else _run(plan, options)
@@ -107,6 +109,7 @@ def _print_plan(plan, options) -> int:
 
 
 def _run(plan, options) -> list[sweep.Failure]:
+    require_one_process("launch/sweep.py")
     trainer = [sys.executable, str(LAUNCH.parent / TRAINER)]
     return sweep.run(plan, options.workdir, trainer, say=_say, echo=not options.quiet)
 

@@ -25,6 +25,7 @@ from clmrc_jax.pipelines import compile_advice as advice
 from clmrc_jax.pipelines.counts import corpus_counts
 from clmrc_jax.pipelines.estimates import device_bytes, generation_flops
 from clmrc_jax.pipelines.generator import Generator
+from clmrc_jax.pipelines.mesh_checks import check_batch
 from clmrc_jax.pipelines.models import builtin_folder
 from clmrc_jax.pipelines.plan import config_of
 from clmrc_jax.pipelines.retriever import Retriever
@@ -110,13 +111,7 @@ def batch_shapes(batch: dict, mesh: Mesh, key: str) -> dict:
 
     key: the config key that sets the number of rows. Raises InputError when they do not divide.
     """
-    ways = mesh.shape["data"]
-    rows = len(next(iter(batch.values())))
-    if rows % ways:
-        raise InputError(
-            f"config.{key}={rows} does not divide over the {ways} devices of the data axis; set "
-            f"--config.{key}={-(-rows // ways) * ways}, or give the mesh a larger model axis"
-        )
+    check_batch(mesh, key, len(next(iter(batch.values()))))
     place = sharding.batch_sharding(mesh)
     return {name: described(array, place) for name, array in batch.items()}
 

@@ -170,9 +170,8 @@ def plain(settings) -> dict:
 
 
 def determining(settings, *others: str) -> dict:
-    """`plain` settings of a run without those that leave results as they are: a stage's identity.
+    """`plain` settings of a run for the manifests of its stages, without the fields `others`.
 
-    others: fields that are left out beside `profile`.
+    A stage records them all; `run_identity` says which of them it does not compare.
     """
-    left_out = ("profile", *others)
-    return {name: value for name, value in plain(settings).items() if name not in left_out}
+    return {name: value for name, value in plain(settings).items() if name not in others}

@@ -20,6 +20,7 @@ from etils import epath
 
 from clmrc_jax import hosts
 from clmrc_jax.files import InputError, read_json, write_json
+from clmrc_jax.pipelines.run_identity import identity
 
 MANIFEST = "stage.json"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece", "babel")
@@ -54,6 +55,7 @@ class Run:
 
         settings: everything the result depends on (config values, seed, earlier stages'
         fingerprints); a finished stage with other settings is an InputError, not silently reused.
+        Those that change only speed and memory (`run_identity`) are recorded, not compared.
         alone: process 0 runs `work` while the others wait; else all processes run it together,
         and it writes what is single on `hosts.is_first()` only.
         returns: the counts that `work` returned on process 0, now or when it ran.
@@ -62,8 +64,10 @@ class Run:
         fingerprint = settings_fingerprint(settings)
         manifest = hosts.on_first(f"{name} done?", lambda: _read_manifest(folder))
         if manifest:
-            if manifest["fingerprint"] != fingerprint:
-                changed = _differences(manifest["settings"], json.loads(json.dumps(settings)))
+            changed = ""
+            if manifest["fingerprint"] != fingerprint:  # or one of all settings, as they once were
+                changed = _differences(*map(identity, (manifest["settings"], _as_read(settings))))
+            if changed:
                 raise InputError(
                     f"{folder}: this stage was made with other settings ({changed}). "
                     "Use another --workdir, or delete this folder and those of later stages."
@@ -116,9 +120,14 @@ def _short(value) -> str:
 
 
 def settings_fingerprint(settings: dict) -> str:
-    """Hash of plain settings, equal in every process."""
-    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    """Hash of the plain settings that results depend on, equal in every process."""
+    text = json.dumps(identity(settings), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_read(settings: dict) -> dict:
+    """Settings as a manifest has them: tuples became lists."""
+    return json.loads(json.dumps(settings))
 
 
 def _differences(old: dict, new: dict, prefix: str = "") -> str:
@@ -143,16 +152,19 @@ def package_versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def workdir_lock(workdir: str | os.PathLike) -> Iterator[None]:
-    """Holds the workdir: a second run on it is refused with an InputError.
+    """Holds the workdir of a run, see `folder_lock`; process 0 holds it for all processes."""
+    with folder_lock(workdir) if hosts.is_first() else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def folder_lock(path: str | os.PathLike) -> Iterator[None]:
+    """Holds a folder: a second holder is refused with an InputError. Starts no JAX backend.
 
     Local folders use an advisory file lock, which the system frees when the process dies.
     Object stores have none: there the newest run wins, and the lock file only tells who.
-    Of several processes, process 0 holds it for all.
     """
-    if not hosts.is_first():
-        yield
-        return
-    folder = epath.Path(workdir)
+    folder = epath.Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     note = f"process {os.getpid()} on {socket.gethostname()}"
     if "://" in os.fspath(folder):

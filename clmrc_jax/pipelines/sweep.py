@@ -1,8 +1,9 @@
 """Runs a sweep: every point in its own workdir, one after the other, each in its own process.
 
-A run that crashes takes no other with it, and its memory goes back to the system. The same
-command continues: finished runs are recognised by their report, an unfinished one starts again
-in its workdir. In the sweep's folder: `sweep.json` (what each run was made from), `table.csv`,
+A run that crashes takes no other with it, and its memory goes back to the system; the sweep itself
+starts no JAX backend, which would hold the accelerator that its runs need. The same command
+continues: finished runs are recognised by their report, an unfinished one starts again in its
+workdir. In the sweep's folder: `sweep.json` (what each run was made from), `table.csv`,
 `table.md`, and per run a folder with its `log.txt`.
 """
 
@@ -23,7 +24,8 @@ from etils import epath
 
 from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError, read_json, write_json
-from clmrc_jax.pipelines.stages import workdir_lock
+from clmrc_jax.pipelines.run_identity import identity
+from clmrc_jax.pipelines.stages import folder_lock
 from clmrc_jax.pipelines.sweep_points import Point, Sweep
 from clmrc_jax.pipelines.sweep_table import REPORT, is_finished
 
@@ -66,7 +68,7 @@ def run(
     Stopped after SIGTERM or Ctrl-C, or when a run was preempted.
     """
     folder = epath.Path(workdir)
-    with workdir_lock(folder), _stop_signals() as stops:
+    with folder_lock(folder), _stop_signals() as stops:
         record(sweep, folder)
         left = [point for point in sweep.points if not is_finished(folder, point)]
         done = len(sweep.points) - len(left)
@@ -100,19 +102,22 @@ def record(sweep: Sweep, folder: str | os.PathLike) -> None:
     path = epath.Path(folder) / RECORD
     known = read_json(path)["runs"] if path.exists() else {}
     for point in sweep.points:
-        former = known.get(point.name, {}).get("config", point.config)
-        if former != point.config:
-            keys = sorted(
-                k for k in {*former, *point.config} if former.get(k) != point.config.get(k)
-            )
+        former, now = (
+            identity(config)
+            for config in (known.get(point.name, {}).get("config", point.config), point.config)
+        )
+        if former != now:
+            keys = sorted(k for k in {*former, *now} if former.get(k) != now.get(k))
             changed = "; ".join(
-                f"{k}: {former.get(k)!r:.60} then, {point.config.get(k)!r:.60} now" for k in keys
+                f"{k}: {former.get(k)!r:.60} then, {now.get(k)!r:.60} now" for k in keys
             )
             raise InputError(
                 f"{path.parent / point.name}: this run was made with other settings ({changed}). "
                 f"Use another --workdir, or delete this folder and {path}"
             )
-        known[point.name] = {"source": point.source, "flags": point.flags(), "config": point.config}
+        if point.name not in known or not is_finished(folder, point):
+            flags = point.flags()
+            known[point.name] = {"source": point.source, "flags": flags, "config": point.config}
     write_json(path, {"name": sweep.name, "runs": known})
 
 

@@ -9,6 +9,7 @@ Span objectives of reading comprehension belong here as well.
 import jax
 import jax.numpy as jnp
 
+from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.models.marian import MarianConfig
@@ -116,7 +117,7 @@ def contrastive_objective(
 def _encode_in_chunks(tower, config, params, ids, mask, key, chunk_size):
     rows = ids.shape[0]
     if rows % chunk_size:
-        raise ValueError(f"chunk_size {chunk_size} does not divide the {rows} rows of the batch")
+        raise InputError(f"chunk_size {chunk_size} does not divide the {rows} rows of the batch")
     count = rows // chunk_size
 
     # Row i * count + j goes to chunk j: each chunk then takes an equal part of every device.

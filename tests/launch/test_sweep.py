@@ -82,6 +82,37 @@ def test_sweep_collect_makes_the_table_of_what_is_there(sweep_main, tmp_path, ca
     assert "1 of 2" in (tmp_path / "table.md").read_text()
 
 
+def test_sweep_refuses_to_run_as_one_of_several_processes(
+    sweep_main, tmp_path, capsys, monkeypatch
+):
+    several = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2"}
+    for name, value in several.items():
+        monkeypatch.setenv(name, value)
+    assert sweep_main(smoke(tmp_path / "w")) == 2
+    error = capsys.readouterr().err
+    assert "error: launch/sweep.py works in one process, and this is process 2 of 4" in error
+    assert not (tmp_path / "w").exists()
+
+
+def test_sweep_command_starts_no_jax_backend(repository, tmp_path):
+    (tmp_path / "trainer.py").write_text("raise SystemExit(1)")
+    program = """
+import importlib.util, sys
+
+spec = importlib.util.spec_from_file_location("sweep", "launch/sweep.py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.TRAINER = sys.argv[1]
+assert module.main(sys.argv[2:]) == 1
+from jax._src import xla_bridge
+assert not xla_bridge._backends, xla_bridge._backends
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "trainer.py"), *smoke(tmp_path / "w")]
+    env = os.environ | {"PYTHONPATH": str(repository)}
+    done = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "2 runs failed" in done.stderr, done.stderr
+
+
 def launch(repository, *flags):
     command = [sys.executable, str(repository / "launch" / "sweep.py"), *flags]
     hidden = ("XLA_FLAGS", "FORCE_COLOR")

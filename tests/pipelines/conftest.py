@@ -101,10 +101,11 @@ def train_reader(launch):
     `train_reader.start` returns its running process instead.
     """
 
-    def start(workdir, *flags, config="configs/dual_bert.py:smoke"):
+    def start(workdir, *flags, config="configs/dual_bert.py:smoke", variables=()):
         flags = (f"--config={config}", f"--workdir={workdir}", *TINY_READER, *flags)
         # The time of so small a run is that of compiling it well.
-        return launch("tpu_train", *flags, variables={"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})
+        own = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} | dict(variables)
+        return launch("tpu_train", *flags, variables=own)
 
     def run(workdir, *flags, **options):
         process = start(workdir, *flags, **options)

@@ -14,6 +14,7 @@ from clmrc_jax.data.world_facts.cldr import load_world_facts
 from clmrc_jax.data.world_facts.reading import reading_examples
 from clmrc_jax.evaluate.golds import Gold
 from clmrc_jax.evaluate.mrc import score_squad
+from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError, read_json, read_jsonl
 from clmrc_jax.models import bert, dual_bert
 from clmrc_jax.pipelines.models import builtin_folder
@@ -179,6 +180,42 @@ def test_killed_in_training_the_run_continues_to_the_same_bits(reading_run, trai
         assert f"{name}: done before" in err
         assert (workdir / name / "stage.json").read_bytes() == manifest
     assert results(workdir) == results(reading_run)
+
+
+@pytest.mark.slow
+def test_stopped_run_goes_on_with_another_mesh_and_other_memory_settings(
+    reading_run, train_reader, tmp_path
+):
+    workdir = tmp_path / "w"
+    shutil.copytree(reading_run, workdir)
+    shutil.rmtree(workdir / "dual_squad")
+    process = train_reader.start(workdir, BOTH)
+    wait_for(workdir / "dual_squad/train/reader/checkpoints/4", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == PREEMPTED, err
+    other = {
+        "mesh.data": 2,
+        "rules": "(('embed', 'data'),)",
+        "model.sizes.remat": True,
+        "dual.saa_chunk": 8,
+        "training.save_every": 3,
+        "training.log_every": 1,
+        "training.predict_batch": 6,
+    }
+    flags = [BOTH, *(f"--config.{key}={value}" for key, value in other.items())]
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    status, _, err = train_reader(workdir, *flags, variables=devices)
+    assert status == 0, err
+    for name in STAGES[:3]:
+        assert f"{name}: done before" in err
+    log = [row for _, row in read_jsonl(workdir / "dual_squad/train/reader/metrics.jsonl")]
+    assert log[0]["step"] > 4, "it went on from the checkpoint"
+    recorded = read_json(workdir / "dual_squad/train/stage.json")["settings"]
+    assert recorded["rules"] == {"embed": "data"} and recorded["mesh"]["data"] == 2
+    flags.append("--config.target_recipe.learning_rate=1e-4")
+    status, _, err = train_reader(workdir, *flags, variables=devices)
+    assert status == 2 and "(target_recipe.learning_rate: 0.001 then, 0.0001 now)" in err
 
 
 # The `official` preset from files to scores, with a WordPiece encoder as mBERT is one.

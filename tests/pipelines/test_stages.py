@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from clmrc_jax.files import InputError, read_json
+from clmrc_jax.files import InputError, read_json, write_json
 from clmrc_jax.pipelines.stages import MANIFEST, Run, settings_fingerprint, workdir_lock
 
 SETTINGS = {"seed": 0, "model": {"layers": 2, "buckets": (64, 128)}, "lang": "日本"}
@@ -51,6 +51,30 @@ def test_changed_settings_are_refused_and_every_key_is_named(tmp_path):
     assert "lang: '日本' then, None now" in message and "seed" not in message
     assert "buckets" not in message, "a tuple and the list it became in the file are the same"
     assert "another --workdir" in message and str(tmp_path / "a") in message
+
+
+FAST = {"seed": 0, "mesh": {"data": -1}, "model": {"sizes": {"remat": False}}, "save_every": 5}
+SLOW = {"seed": 0, "mesh": {"data": 2}, "model": {"sizes": {"remat": True}}, "save_every": 1}
+
+
+def test_settings_of_speed_and_memory_are_recorded_and_may_change(tmp_path):
+    Run(tmp_path, quiet=True).stage("a", FAST, lambda folder: {"rows": 3})
+    manifest = read_json(tmp_path / "a" / MANIFEST)
+    assert manifest["settings"] == FAST
+    never = lambda folder: pytest.fail("must not run")  # noqa: E731
+    assert Run(tmp_path, quiet=True).stage("a", SLOW, never) == {"rows": 3}
+    with pytest.raises(InputError, match=r"made with other settings \(seed: 0 then, 1 now\)"):
+        Run(tmp_path, quiet=True).stage("a", SLOW | {"seed": 1}, never)
+
+
+def test_manifest_whose_fingerprint_is_of_all_settings_is_compared_by_what_matters(tmp_path):
+    Run(tmp_path, quiet=True).stage("a", FAST, lambda folder: {"rows": 3})
+    manifest = read_json(tmp_path / "a" / MANIFEST)
+    write_json(tmp_path / "a" / MANIFEST, manifest | {"fingerprint": "0123456789abcdef"})
+    never = lambda folder: pytest.fail("must not run")  # noqa: E731
+    assert Run(tmp_path, quiet=True).stage("a", SLOW, never) == {"rows": 3}
+    with pytest.raises(InputError, match="seed: 0 then, 1 now"):
+        Run(tmp_path, quiet=True).stage("a", FAST | {"seed": 1}, never)
 
 
 def test_failed_stage_leaves_no_manifest_and_runs_again(tmp_path):

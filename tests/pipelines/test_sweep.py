@@ -171,6 +171,36 @@ def test_run_workdir_in_use_or_of_other_settings_raises(runner, tmp_path):
         runner('{"preset": "good", "seed": 0}')
 
 
+def test_run_starts_no_jax_backend_which_would_hold_the_accelerator(runner, tmp_path):
+    runner('{"preset": "good", "seed": 0}')
+    program = """
+import sys
+from clmrc_jax.pipelines import sweep
+from clmrc_jax.pipelines.sweep_points import load_sweep
+
+plan = load_sweep(sys.argv[1], '{"preset": "good", "seed": [0, 1]}')
+assert sweep.run(plan, sys.argv[2], sys.argv[3:], say=print) == []
+from jax._src import xla_bridge
+assert not xla_bridge._backends, xla_bridge._backends
+"""
+    words = [str(tmp_path / "x.py"), str(tmp_path / "w"), *runner.trainer]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert done.returncode == 0 and "good,seed=1: finished" in done.stdout, done.stderr
+
+
+def test_unfinished_runs_go_on_with_other_settings_of_speed_and_memory(runner, tmp_path):
+    text = '{"preset": ["good", "crash"], "seed": 0}'
+    speed = CONFIG.replace('"seed": 0', '"seed": 0, "save_every": 5')
+    (tmp_path / "x.py").write_text(speed)
+    runner(text)
+    (tmp_path / "x.py").write_text(speed.replace('"save_every": 5', '"save_every": 1'))
+    runner(text)
+    runs = read_json(tmp_path / "w" / "sweep.json")["runs"]
+    assert runs["good,seed=0"]["config"]["save_every"] == 5, "what the finished run was made with"
+    assert runs["crash,seed=0"]["config"]["save_every"] == 1
+    assert starts(tmp_path / "w") == {"good,seed=0": 1, "crash,seed=0": 2}
+
+
 def test_record_keeps_what_other_sweeps_ran_in_the_folder(runner, tmp_path):
     runner('{"preset": "good", "seed": 0}')
     runner('{"preset": "good", "rate": 0.5, "seed": 0}')

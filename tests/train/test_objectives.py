@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from clmrc_jax import sharding
+from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.train import objectives
 from clmrc_jax.train.objectives import contrastive_loss, contrastive_scores, token_cross_entropy
@@ -190,7 +191,7 @@ def test_loss_and_gradients_are_the_same_on_every_mesh(data_ways, model_ways, ch
 def test_chunk_size_must_divide_the_batch():
     params, batch = biencoder_case()
     objective = objectives.contrastive_objective(CONFIG, chunk_size=3)
-    with pytest.raises(ValueError, match="chunk_size 3 does not divide the 8 rows"):
+    with pytest.raises(InputError, match="chunk_size 3 does not divide the 8 rows"):
         jax.eval_shape(lambda p, b: objective(p, b, None), params, batch)
 
 

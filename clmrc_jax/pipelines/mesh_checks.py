@@ -1,0 +1,162 @@
+"""Whether the models and batches of a run fit its mesh, asked before the first stage.
+
+The training that would fail may come days later, after a corpus was encoded and another model
+trained.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+from jax.sharding import Mesh
+
+from clmrc_jax import sharding
+from clmrc_jax.files import InputError
+from clmrc_jax.models import biencoder, dual_bert, marian, mt5, span_head
+from clmrc_jax.models.marian import MarianConfig
+from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, ClmrcSettings
+from clmrc_jax.pipelines.plan import config_of
+from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
+from clmrc_jax.pipelines.stages import MANIFEST, Run
+from clmrc_jax.pipelines.translator_settings import TranslatorSettings
+
+
+def check_cora(s: CoraSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> None:
+    """Both models of a CORA run. Raises InputError, as everything here, naming the config key."""
+
+    def left(stage: str) -> bool:
+        return any(not _is_done(run, f"round_{r}/{stage}") for r in range(s.rounds + 1))
+
+    if left("mdpr"):
+        t = s.retriever
+        check_training(mesh, "retriever.batch_size", t.batch_size, "retriever", t.accumulate)
+        rows = t.batch_size // t.accumulate
+        check_chunk("retriever.chunk_size", t.chunk_size, rows)
+    if s.generate and left("mgen"):
+        t = s.generator
+        check_training(mesh, "generator.batch_size", t.batch_size, "generator", t.accumulate)
+    place = mesh, rules
+    _check_model(
+        "retriever_model",
+        s.retriever_model,
+        "bert",
+        lambda bert, key: biencoder.init(s.biencoder(bert), key),
+        biencoder.PARAM_AXES,
+        *place,
+    )
+    if s.generate:
+        _check_model("generator_model", s.generator_model, "mt5", mt5.init, mt5.PARAM_AXES, *place)
+
+
+def check_clmrc(s: ClmrcSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> None:
+    """All readers that a reading-comprehension run trains."""
+    for stage, recipe in _trainings(s).items():
+        if not _is_done(run, stage):
+            rows, parts = getattr(s, recipe).batch_size, s.training.accumulate
+            check_training(mesh, f"{recipe}.batch_size", rows, "training", parts)
+    kinds = [(span_head.init, span_head.PARAM_AXES)]
+    if "bilingual" in s.phases():
+        kinds.append(
+            (lambda bert, key: dual_bert.init(s.dual_bert(bert), key), dual_bert.PARAM_AXES)
+        )
+    for init, axes in kinds:
+        _check_model("model", s.model, "bert", init, axes, mesh, rules)
+
+
+def check_translator(s: TranslatorSettings, mesh: Mesh, rules: sharding.Rules) -> None:
+    """The model; batches are counted in tokens, and made to fit."""
+    sharding.batch_slice(mesh)
+    try:
+        config = MarianConfig(vocab_size=mesh.size, **s.sizes)  # the vocabulary is still to train
+    except (TypeError, ValueError) as error:
+        raise InputError(f"config.sizes: {error}") from error
+    _check_shapes("sizes", lambda key: marian.init(config, key), marian.PARAM_AXES, mesh, rules)
+
+
+def check_training(mesh: Mesh, key: str, rows: int, group: str, accumulate: int) -> None:
+    """Raises InputError where a global batch cannot be trained on.
+
+    key: the config key of `rows`.   group: that of the group with the key `accumulate`.
+    """
+    if accumulate < 1:
+        raise InputError(f"config.{group}.accumulate={accumulate}, must be >= 1")
+    check_batch(mesh, key, rows, f"{group}.accumulate", accumulate)
+    sharding.batch_slice(mesh)  # hosts have equal slices of the data axis, or it says why not
+
+
+def check_batch(mesh: Mesh, key: str, rows: int, parts_key: str = "", parts: int = 1) -> None:
+    """Raises InputError where `rows` do not divide over the data axis, in each of `parts` parts."""
+    ways = mesh.shape["data"]
+    if rows > 0 and rows % (ways * parts) == 0:
+        return
+    divided = f"the {ways} devices of the data axis"
+    fewer = ""
+    if parts > 1:
+        divided += f" in config.{parts_key}={parts} micro-batches"
+        fewer = ", or fewer micro-batches"
+    fitting = max(1, -(-rows // (ways * parts))) * ways * parts
+    raise InputError(
+        f"config.{key}={rows} does not divide over {divided}; set --config.{key}={fitting}, or "
+        f"give the mesh a larger model axis{fewer}"
+    )
+
+
+def check_chunk(key: str, chunk: int, rows: int) -> None:
+    """Raises InputError where chunks (0: none) do not divide the rows of a (micro-)batch."""
+    if chunk and rows % chunk:
+        fitting = max(n for n in range(1, min(chunk, rows) + 1) if rows % n == 0)
+        raise InputError(
+            f"config.{key}={chunk} does not divide the {rows} questions of a (micro-)batch; set "
+            f"--config.{key}={fitting}"
+        )
+
+
+def check_parameters(key: str, params, axes: sharding.ParamAxes, mesh: Mesh, rules) -> None:
+    """Raises InputError where parameters (or their shapes) cannot lie on the mesh.
+
+    key: the config key of the model.
+    """
+    try:
+        sharding.param_specs(params, axes, rules, mesh)
+    except InputError as error:
+        sizes = ", ".join(f"{name}={size}" for name, size in mesh.shape.items())
+        raise InputError(f"config.{key} does not fit config.mesh ({sizes}): {error}") from error
+
+
+def _check_model(
+    key: str,
+    source: ModelSource,
+    kind: str,
+    init: Callable,
+    axes: sharding.ParamAxes,
+    mesh: Mesh,
+    rules: sharding.Rules,
+) -> None:
+    """A model whose sizes are known before it is loaded. kind: "bert" or "mt5"."""
+    try:
+        config = config_of(source, kind, [])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"config.{key}: {error}") from error
+    if config is None:  # on the hub, and never loaded
+        return
+    if not (source.pretrained or "vocab_size" in source.sizes):
+        # Of a tokenizer that is still to be read or trained: no matter, vocabularies always fit.
+        config = dataclasses.replace(config, vocab_size=mesh.size)
+    _check_shapes(key, lambda random: init(config, random), axes, mesh, rules)
+
+
+def _check_shapes(key: str, init: Callable, axes: sharding.ParamAxes, mesh: Mesh, rules) -> None:
+    """check_parameters of `init(key)`, of which only the shapes are computed."""
+    check_parameters(key, jax.eval_shape(init, jax.random.key(0)), axes, mesh, rules)
+
+
+def _trainings(s: ClmrcSettings) -> dict[str, str]:
+    """Stage -> the recipe of its training, for all systems of the run."""
+    phases, kinds = s.phases(), SYSTEMS | BACK_TRANSLATION
+    pairs = [(system, x) for system in s.systems for x in kinds[system] if x in phases]
+    source = {"source": "source_recipe"} if "source" in phases else {}
+    return source | {f"{system}/train": "target_recipe" for system, x in pairs if x != "source"}
+
+
+def _is_done(run: Run, stage: str) -> bool:
+    return run.path(stage, MANIFEST).exists()
