@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clmrc_jax.data.passage_names import by_id
 from clmrc_jax.data.pipeline import pad_to_bucket
 from clmrc_jax.data.tokenization import Tokenizer
 from clmrc_jax.files import InputError
@@ -82,6 +83,7 @@ def contrastive_batches(
     hard_negatives: int = 1,
     positives: str = "uniform",
     article_key: Callable[[dict], str] | None = None,
+    passage_names: Callable[[dict], tuple[str, ...]] = by_id,
 ):
     """`transform(rows, rngs, epoch) -> batch` of the contrastive objective.
 
@@ -90,6 +92,7 @@ def contrastive_batches(
         then never trained on).
     article_key: names the article of a passage, so that articles linked across languages can
         count as one; default `article_id` (unknown when empty).
+    passage_names: see `data.passage_names`; here the last name decides which passages are the same.
     Batch shapes: see `train.objectives.contrastive_objective`.
     """
     if positives not in POSITIVES:
@@ -122,7 +125,7 @@ def contrastive_batches(
             "passage_ids": ids.reshape(*shape, -1),
             "passage_mask": mask.reshape(*shape, -1),
             "passage_valid": valid,
-            "passage_key": _keys((str(ctx["id"]) for ctx in filled), shape),
+            "passage_key": _keys((passage_names(ctx)[-1] for ctx in filled), shape),
             "article_key": _keys(map(name_article, filled), shape),
         }
 

@@ -249,7 +249,7 @@ class Cora:
     # Lines 6-8: language links, labelling by mGEN, B(t+1)
     def mine(self, round: int, training):
         """Candidates from retrieval and links, labelled by mGEN; returns the new rows' file."""
-        rules = self.settings.mining
+        rules, names = self.settings.mining, self.settings.corpus.passage_names
 
         def work(folder):
             retrieved = read_run(self._path(round, "retrieved") / "train.jsonl")
@@ -266,9 +266,11 @@ class Cora:
             )
             if not hosts.is_first():
                 return {}
-            mined = list(mining.mined_rows(candidates, predictions, rules, round))
+            mined = list(mining.mined_rows(candidates, predictions, rules, round, names))
             write_jsonl(folder / "mined.jsonl", mined)
-            count = write_jsonl(folder / "training.jsonl", mining.merge(training, mined, rules))
+            count = write_jsonl(
+                folder / "training.jsonl", mining.merge(training, mined, rules, names)
+            )
             labels = [mining.label(c, p, rules) for c, p in zip(candidates, predictions)]
             return {
                 "candidates": len(candidates),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from etils import epath
 
 from clmrc_jax.data import language_links, passages, qa_examples, sources, squad_corpus
+from clmrc_jax.data.passage_names import by_id, by_id_or_text
 from clmrc_jax.data.world_facts import corpus as world_facts
 from clmrc_jax.files import InputError, JsonlRows, read_json, write_json, write_jsonl
 
@@ -57,6 +58,11 @@ class CorpusSettings:
         for name in SOURCES:
             training = name.endswith("annotated")
             sources.parse(getattr(self, name), f"corpus.{name}", training=training)
+
+    @property
+    def passage_names(self) -> Callable[[dict], tuple[str, ...]]:
+        """Which passages are the same: gold passages in DPR files may have foreign ids."""
+        return by_id_or_text if self.kind == "files" else by_id
 
 
 @dataclasses.dataclass(frozen=True)

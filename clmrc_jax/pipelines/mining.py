@@ -7,13 +7,15 @@ other a negative.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from clmrc_jax.data.passage_names import by_id
 from clmrc_jax.evaluate.answer_match import contains_answer, searchable
 from clmrc_jax.evaluate.normalize import normalized_match
 
 LINK = ">"  # in the id of a link-expanded question, before its language
 POSITIVE, NEGATIVE, MATCHED = "positive", "negative", "matched"
+Names = Callable[[dict], tuple[str, ...]]  # which passages are the same: data.passage_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,11 @@ def label(candidate: Candidate, prediction: str, rules: MiningRules) -> str:
 
 
 def mined_rows(
-    candidates: Sequence[Candidate], predictions: Sequence[str], rules: MiningRules, round: int
+    candidates: Sequence[Candidate],
+    predictions: Sequence[str],
+    rules: MiningRules,
+    round: int,
+    names: Names = by_id,
 ) -> Iterator[dict]:
     """Labelled candidates -> DPR rows, one per question and language that has a positive.
 
@@ -144,9 +150,8 @@ def mined_rows(
     questions: dict[str, dict] = {}
     for candidate, prediction in zip(candidates, predictions, strict=True):
         row = questions.setdefault(candidate.q_id, {"first": candidate, "seen": set()})
-        if candidate.ctx["id"] in row["seen"]:
+        if not _is_new(candidate.ctx, row["seen"], names):
             continue
-        row["seen"].add(candidate.ctx["id"])
         audit = {"prediction": prediction, "origin": candidate.origin, "round": round}
         row.setdefault(label(candidate, prediction, rules), []).append(candidate.ctx | audit)
     for q_id, row in questions.items():
@@ -165,7 +170,9 @@ def mined_rows(
             }
 
 
-def merge(old: Iterable[dict], mined: Iterable[dict], rules: MiningRules) -> Iterator[dict]:
+def merge(
+    old: Iterable[dict], mined: Iterable[dict], rules: MiningRules, names: Names = by_id
+) -> Iterator[dict]:
     """B(t+1) = B(t) + mined (line 8); rows of one question become one row.
 
     Positives are united, oldest first (the annotated passage stays); a passage that is a
@@ -174,24 +181,27 @@ def merge(old: Iterable[dict], mined: Iterable[dict], rules: MiningRules) -> Ite
     new = {row["q_id"]: row for row in mined}
     for row in old:
         other = new.pop(row["q_id"], None)
-        yield row if other is None else _united(row, other, rules)
+        yield row if other is None else _united(row, other, rules, names)
     yield from new.values()
 
 
-def _united(old: dict, new: dict, rules: MiningRules) -> dict:
-    positives = _distinct(old["positive_ctxs"] + new["positive_ctxs"], set())
-    taken = {ctx["id"] for ctx in positives}
-    negatives = _distinct(new["hard_negative_ctxs"] + old["hard_negative_ctxs"], taken)
+def _united(old: dict, new: dict, rules: MiningRules, names: Names) -> dict:
+    seen: set[str] = set()
+    positives = _distinct(old["positive_ctxs"] + new["positive_ctxs"], seen, names)
+    negatives = _distinct(new["hard_negative_ctxs"] + old["hard_negative_ctxs"], seen, names)
     return old | {
         "positive_ctxs": positives[: rules.max_positives],
         "hard_negative_ctxs": negatives[: rules.max_negatives],
     }
 
 
-def _distinct(ctxs: Iterable[dict], taken: set[str]) -> list[dict]:
-    seen, kept = set(taken), []
-    for ctx in ctxs:
-        if ctx["id"] not in seen:
-            seen.add(ctx["id"])
-            kept.append(ctx)
-    return kept
+def _distinct(ctxs: Iterable[dict], seen: set[str], names: Names) -> list[dict]:
+    return [ctx for ctx in ctxs if _is_new(ctx, seen, names)]
+
+
+def _is_new(ctx: dict, seen: set[str], names: Names) -> bool:
+    """Whether the passage is none of those seen, which it joins."""
+    found = names(ctx)
+    new = seen.isdisjoint(found)
+    seen.update(found)
+    return new

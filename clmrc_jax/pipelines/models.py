@@ -83,6 +83,7 @@ def _retriever(settings, config: BertConfig, tokenizer: str, mesh, rules, articl
         rules,
         article_key,
         settings.profile,
+        settings.corpus.passage_names,
     )
 
 

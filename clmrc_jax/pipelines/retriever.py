@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from clmrc_jax import sharding
+from clmrc_jax.data.passage_names import by_id
 from clmrc_jax.data.pipeline import make_dataset, row_generators
 from clmrc_jax.data.retriever_features import POSITIVES, RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
@@ -72,7 +73,9 @@ class RetrieverTraining:
 def check_validation(training) -> None:
     """Raises InputError where `best` has nothing to choose by; for mDPR's and mGEN's training."""
     if training.validate_every < 0:
-        raise InputError(f"validate_every is {training.validate_every}; 0 validates at the end only")
+        raise InputError(
+            f"validate_every is {training.validate_every}; 0 validates at the end only"
+        )
     if training.best and not (training.validate_every and training.validation_rows):
         raise InputError(
             "best=True keeps the best of several validations: set validate_every and "
@@ -94,12 +97,14 @@ class Retriever:
         rules: dict,
         article_key: Callable[[dict], str] | None = None,
         profile: tuple[int, ...] = (),
+        passage_names: Callable[[dict], tuple[str, ...]] = by_id,
     ):
         self.model, self.training, self.format, self.mesh = model, training, format, mesh
         self._local = sharding.local_mesh(mesh)  # encoding: every process for itself
         self.tokenizer_folder = tokenizer_folder
         self.tokenizer = load_tokenizer(tokenizer_folder)
-        self._article_key, self._profile = article_key, profile
+        self._profile = profile
+        self._same = {"article_key": article_key, "passage_names": passage_names}
         masks = {
             "mask_duplicates": training.mask_duplicates,
             "mask_articles": training.mask_articles,
@@ -168,7 +173,7 @@ class Retriever:
             self.format if count == 1 else self.format.one_length(),
             hard_negatives=t.hard_negatives,
             positives=t.positives,
-            article_key=self._article_key,
+            **self._same,
         )
         data = make_dataset(
             rows,
@@ -218,7 +223,7 @@ class Retriever:
             self.format,
             hard_negatives=self.training.hard_negatives,
             positives="first",
-            article_key=self._article_key,
+            **self._same,
         )
         batch = transform(list(rows), row_generators(0, range(len(rows))), 0)
         params = sharding.local_view(params, self.mesh)

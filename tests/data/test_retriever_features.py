@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from clmrc_jax.data.passage_names import by_id_or_text
 from clmrc_jax.data.pipeline import row_generators
 from clmrc_jax.data.retriever_features import RetrieverFormat, contrastive_batches, stable_key
 from clmrc_jax.data.tokenization import load_tokenizer
@@ -155,3 +156,14 @@ def test_padding_of_a_vocabulary_whose_pad_is_not_zero(tmp_path):
     assert batch["question_mask"].tolist() == [[True] * 6 + [False] * 10]
     assert batch["passage_ids"][0, 0].tolist() == [0, 8, 2, 6, 5, 7, 2] + [1] * 17
     assert batch["passage_mask"][0, 0].tolist() == [True] * 7 + [False] * 17
+
+
+def test_copies_with_foreign_ids_share_a_key_where_asked(tokenizer):
+    copy = ctx(2, text="Text: number 1!")
+    rows = [row([ctx(1)], [ctx(3)]), row([copy], [ctx(1)])]
+    by_id, by_text = (
+        contrastive_batches(tokenizer, FORMAT, **options)(rows, rngs(2), 0)["passage_key"]
+        for options in ({}, {"passage_names": by_id_or_text})
+    )
+    assert by_id[0, 0] != by_id[1, 0] and by_id[0, 0] == by_id[1, 1]
+    assert by_text[0, 0] == by_text[1, 0] == by_text[1, 1] != by_text[0, 1]

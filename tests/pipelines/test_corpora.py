@@ -7,6 +7,7 @@ import re
 import pytest
 from etils import epath
 
+from clmrc_jax.data.passage_names import by_id, by_id_or_text
 from clmrc_jax.data.squad_corpus import fact_id
 from clmrc_jax.files import InputError, read_jsonl, write_json, write_jsonl
 from clmrc_jax.pipelines.corpora import Corpus, CorpusSettings, prepare
@@ -223,3 +224,9 @@ def test_files_hold_one_json_object_a_line(smoke_corpus):
         path = smoke_corpus.folder / f"{name}.jsonl"
         rows = [row for _, row in read_jsonl(path)]
         assert rows == [json.loads(line) for line in path.read_text().split("\n") if line]
+
+
+def test_ids_of_gold_passages_may_be_foreign_in_files_alone():
+    assert CorpusSettings().passage_names is by_id
+    assert CorpusSettings(kind="squads").passage_names is by_id
+    assert CorpusSettings(kind="files").passage_names is by_id_or_text

@@ -4,6 +4,7 @@ import pytest
 from etils import epath
 
 from clmrc_jax.data import language_links
+from clmrc_jax.data.passage_names import by_id_or_text
 from clmrc_jax.data.passages import Passage, PassageStore, write_passage_store
 from clmrc_jax.data.world_facts.corpus import load_world_facts
 from clmrc_jax.pipelines import mining
@@ -110,6 +111,29 @@ def dpr(q_id, positives, negatives):
 
 def ids(row):
     return [[c["id"] for c in row[f"{x}_ctxs"]] for x in ("positive", "hard_negative")]
+
+
+FOREIGN = {"id": "11828866", "lang": "en", "article_id": "", "title": "T", "text": "The  text ."}
+COPY = FOREIGN | {"id": "1", "text": "The text."}
+
+
+def test_gold_passage_with_a_foreign_id_never_becomes_its_own_negative():
+    (new,) = mining.mined_rows(
+        [candidate(COPY), candidate(ctx(1))], ["wrong", "Tokyo"], RULES, 0, by_id_or_text
+    )
+    old = dpr("q", [], []) | {"positive_ctxs": [FOREIGN]}
+    (row,) = mining.merge([old], [new], RULES, by_id_or_text)
+    assert [ids(row), row["positive_ctxs"][0]] == [[["11828866", "p1"], []], FOREIGN]
+    (row,) = mining.merge([old], [new], RULES)
+    assert ids(row)[1] == ["1"], "in one collection another id is another passage"
+
+
+def test_copies_of_a_passage_are_mined_once_where_ids_may_be_foreign():
+    copies = [candidate(FOREIGN), candidate(COPY)]
+    (row,) = mining.mined_rows(copies, ["Tokyo", "wrong"], RULES, 0, by_id_or_text)
+    assert ids(row) == [["11828866"], []]
+    (row,) = mining.mined_rows(copies, ["Tokyo", "wrong"], RULES, 0)
+    assert ids(row) == [["11828866"], ["1"]]
 
 
 def test_merge_unites_rows_of_one_question_and_appends_new_ones():
