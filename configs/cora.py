@@ -165,6 +165,7 @@ def paper():
                 "language_links": True,
                 "link_languages": (),
                 "passages_per_article": 50,
+                "strip_disambiguation": True,
                 "copy_numbers": True,
                 "match": "normalized",
                 "unsure": "negative",
@@ -231,6 +232,8 @@ def demo():
             "weight_decay": 0.0,
         }
     )
+    # No Wikipedia titles: brackets in CLDR's names are part of them, "norvég (bokmål)".
+    config.mining.strip_disambiguation = False
     config.mining.update({"retrieved": 8, "passages_per_article": 3, "max_negatives": 8})
     config.evaluation.update({"scorer": "portable", "examples": 8})
     return config

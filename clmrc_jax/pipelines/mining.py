@@ -9,6 +9,7 @@ other a negative.
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from clmrc_jax.data.language_links import without_disambiguation
 from clmrc_jax.data.passage_names import by_id
 from clmrc_jax.evaluate.answer_match import contains_answer, searchable
 from clmrc_jax.evaluate.normalize import normalized_match
@@ -26,6 +27,8 @@ class MiningRules:
     language_links: expand English questions by language links.
     link_languages: target languages of the links; empty for every corpus language.
     passages_per_article: most candidates from one linked article.
+    strip_disambiguation: a title serves as an answer without Wikipedia's note on which of several
+        things it is: "タイタニック (映画)" -> "タイタニック". Off where brackets belong to the names.
     copy_numbers: an answer without letters (a year) is the same in every language; the paper
         says only that links cannot translate non-entity answers.
     match: "normalized" equality of prediction and answer, or "exact" (the released script).
@@ -39,6 +42,7 @@ class MiningRules:
     language_links: bool = True
     link_languages: tuple[str, ...] = ()
     passages_per_article: int = 50
+    strip_disambiguation: bool = True
     copy_numbers: bool = True
     match: str = "normalized"
     unsure: str = "negative"
@@ -77,7 +81,8 @@ def translate_answer(links, rules: MiningRules, answer: str, target: str) -> str
     """The English answer in another language, by the links of the page of that name."""
     if rules.copy_numbers and answer and not any(c.isalpha() for c in answer):
         return answer
-    return links.translate(answer, "en", target)
+    title = links.translate(answer, "en", target)
+    return without_disambiguation(title) if title and rules.strip_disambiguation else title
 
 
 def retrieved_candidates(run: Iterable[dict], rules: MiningRules) -> Iterator[Candidate]:

@@ -200,6 +200,7 @@ def chinese(tmp_path):
     ]
     write_passage_store(tmp_path, passages)
     titles = [{"en": "Japan", "zh": "日本"}, {"en": "Tokyo", "zh": "东京"}]
+    titles += [{"en": "Titanic", "zh": "泰坦尼克号 (电影)"}]
     rows = [{"id": f"Q{i}", "titles": x} for i, x in enumerate(titles)]
     language_links.build_language_links(tmp_path / "links.sqlite", rows)
     links = language_links.LanguageLinks(tmp_path / "links.sqlite")
@@ -226,6 +227,9 @@ def test_links_by_wikipedia_code_serve_our_language_code(chinese):
     [
         (english(["1871"]), {}, [("1871",)] * 2),
         (english(["1871"]), {"copy_numbers": False}, []),
+        (english(["Titanic"]), {}, [("泰坦尼克号",)] * 2),
+        (english(["titanic"]), {}, [("泰坦尼克号",)] * 2),
+        (english(["Titanic"]), {"strip_disambiguation": False}, [("泰坦尼克号 (电影)",)] * 2),
         (english(["a phrase"]), {}, []),
         (english(["Tokyo"], lang="ja"), {}, []),
         (english([]), {}, []),
@@ -233,7 +237,19 @@ def test_links_by_wikipedia_code_serve_our_language_code(chinese):
         (english(["Tokyo"], title="Unlinked"), {}, []),
         (english(["Tokyo"]), {"passages_per_article": 1}, [("东京",)]),
     ],
-    ids=["number", "no copies", "phrase", "not English", "no answer", "no gold", "unlinked", "cap"],
+    ids=[
+        "number",
+        "no copies",
+        "title",
+        "small letter",
+        "title as it is",
+        "phrase",
+        "not English",
+        "no answer",
+        "no gold",
+        "unlinked",
+        "cap",
+    ],
 )
 def test_which_rows_the_links_expand(chinese, row, rules, answers):
     found = mining.linked_candidates([row], *chinese, MiningRules(**rules))

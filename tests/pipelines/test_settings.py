@@ -52,6 +52,9 @@ def test_demo_differs_from_the_paper_in_sizes_and_data_alone(configs):
     assert demo.generator.synthetic_share >= paper.generator.synthetic_share
     for name in ("language_links", "link_languages", "copy_numbers", "match", "unsure"):
         assert getattr(demo.mining, name) == getattr(paper.mining, name), name
+    assert paper.mining.strip_disambiguation and not demo.mining.strip_disambiguation, (
+        "data: no wiki"
+    )
     assert demo.synthetic_languages == paper.synthetic_languages
     assert demo.generator_format.tag == paper.generator_format.tag == "single"
 
