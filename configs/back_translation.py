@@ -1,7 +1,7 @@
 """CLMRC's back-translation systems, which translate at run time (Cui et al., 2019, Table 2).
 
-    python launch/tpu_train.py --config=configs/back_translation.py --workdir=runs/back \
-        --config.data.evaluate="(('test', 'xquad.es.json', 'es', 'xquad'),)" \
+    python launch/tpu_train.py --config=configs/back_translation.py --workdir=runs/back \\
+        --config.data.evaluate="(('test', 'xquad.es.json', 'es', 'xquad'),)" \\
         --config.data.source_train="(('train-v1.1.json', 'en'),)"
 
 Presets, `--config=configs/back_translation.py:NAME`:
@@ -13,10 +13,19 @@ t2_01 .. t2_05      rows 1-5 of Table 2 through Google Cloud Translation, which 
 t3_1, t3_2          Japanese and French SQuAD (Table 3)
 
 The reader of the source language is trained on data.source_train, or taken from
---config.source_model=FOLDER. Rows 4 and 5 read with the English BERT of row 2 and bring the answer
-back with mBERT: give them the reader that row 2 has trained, its `source/model`. Files as in
-configs/dual_bert.py. Cost: a reader's training (an hour on a TPU v2-8 at full size) and two
-translations of every passage and question.
+--config.source_model=FOLDER. Rows 4 and 5 read with the English BERT of row 2
+(`translation.reader`) and bring the answer back with mBERT. Rows 2 to 5 can share a reader, which is
+that much cheaper; row 1 is of another size and refuses it:
+
+    python launch/sweep.py --config=configs/back_translation.py --workdir=runs/back \\
+        --sweep='{"preset": ["t2_01", "t2_02"], "seed": [0, 1, 2]}' ...
+    python launch/sweep.py --config=configs/back_translation.py --workdir=runs/back \\
+        --sweep='{"preset": ["t2_03", "t2_04", "t2_05"], "seed": [0, 1, 2]}' \\
+        --config.source_model=runs/back/t2_02,seed=0/source/model ...
+
+Files as in configs/dual_bert.py. Cost: a reader's training (an hour on a TPU v2-8 at full size), and
+one translation of every passage, question and answer: all runs of a sweep share the folder
+WORKDIR/translations.
 """
 
 import importlib.util
@@ -45,24 +54,27 @@ def apertium():
     return config
 
 
-def google(system: str, encoder: str):
-    """One system through Google, with the encoder of its row."""
+def google(system: str, encoder: str, reader: str = ""):
+    """One system through Google, with the encoder of its row.
+
+    reader: encoder that reads English, where it is another one.
+    """
     config = _base().files()
     config.systems = (system,)
     config.model.pretrained = encoder
-    config.translation.update({"forward": "google", "backward": "google"})
+    config.translation.update({"forward": "google", "backward": "google", "reader": reader})
     return config
 
 
 BERT_BASE, BERT_LARGE = "google-bert/bert-base-cased", "google-bert/bert-large-cased"
 MBERT = "google-bert/bert-base-multilingual-cased"
-# Row -> system and encoder; what the paper reports for it is in evaluate/mrc_published.py.
+# Row -> system, encoder and, where it is another one, the reader's; what the paper reports for it is in evaluate/mrc_published.py.
 ROWS = {
     "t2_01": ("bt_raw", BERT_BASE),
     "t2_02": ("bt_raw", BERT_LARGE),
     "t2_03": ("bt_match", BERT_LARGE),
-    "t2_04": ("bt_aligner", MBERT),
-    "t2_05": ("bt_verifier", MBERT),
+    "t2_04": ("bt_aligner", MBERT, BERT_LARGE),
+    "t2_05": ("bt_verifier", MBERT, BERT_LARGE),
     "t3_1": ("bt_raw", BERT_LARGE),
     "t3_2": ("bt_match", BERT_LARGE),
 }

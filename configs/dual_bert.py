@@ -149,6 +149,8 @@ def files():
             # For the systems of configs/back_translation.py.
             "translation": {
                 "start": "encoder",
+                # Encoder that reads the source language, "" for model.pretrained.
+                "reader": "",
                 "forward": "",
                 "backward": "",
                 "cache": "",

@@ -184,9 +184,13 @@ class Translation:
     consent, project: for "google", which costs money.
     start: what Aligner and Verifier are trained from: "encoder" (model.pretrained) or "source"
         (the encoder of the source reader); the paper does not say.
+    reader: encoder, as `model.pretrained`, that the reader of the source language is trained from;
+        "" for model.pretrained itself. Rows 4 and 5 of Table 2 read with English BERT-large and
+        bring the answer back with mBERT.
     """
 
     start: str = "encoder"
+    reader: str = ""
     forward: str = ""
     backward: str = ""
     cache: str = ""

@@ -1,12 +1,20 @@
 """The four back-translation systems with `cat` as translator: everything else is real."""
 
+import sys
+
 import pytest
 
 from clmrc_jax.data.world_facts.cldr import load_world_facts
 from clmrc_jax.data.world_facts.reading import reading_examples
 from clmrc_jax.files import InputError, read_json
 from clmrc_jax.pipelines.back_translation import SYSTEMS
-from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION
+from clmrc_jax.pipelines.clmrc import Clmrc
+from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, clmrc_settings
+from clmrc_jax.pipelines.models import builtin_folder
+from clmrc_jax.pipelines.stages import Run
+from clmrc_jax.pipelines.sweep_points import load_sweep, share_translations
+from clmrc_jax.train.pretrained import load_bert
+from clmrc_jax.train.readers import load_reader
 
 ALL = f"--config.systems={tuple(SYSTEMS)}"
 
@@ -93,11 +101,83 @@ def begin(begin_reading, reading_run):
     return make
 
 
-def test_program_that_is_missing_stops_before_a_reader_trains(begin):
-    clmrc = begin("command:no-such-program")
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_program_that_is_missing_stops_before_a_reader_trains(begin, direction):
+    missing = {f"translation.{direction}": "command:no-such-program"}
+    clmrc = begin("command:cat", systems=("zero_shot", "bt_raw"), **missing)
     with pytest.raises(InputError, match="no program 'no-such-program'"):
         clmrc.train()
     assert not clmrc.run.path("source").exists()
+
+
+def test_seeds_of_a_sweep_translate_nothing_twice(
+    repository, reading_config, reading_run, tmp_path
+):
+    program, log = tmp_path / "count.py", tmp_path / "lines.txt"
+    program.write_text(
+        f"import sys\nlog = open({str(log)!r}, 'a')\n"
+        "for line in sys.stdin:\n    log.write(line)\n    sys.stdout.write(line)\n"
+    )
+    source, spec = str(reading_run / "source/model"), f"command:{sys.executable} {program}"
+    given = {
+        "systems": "('bt_raw',)",
+        "data.max_evaluate": "4",
+        "model.pretrained": source,
+        "source_model": source,
+        "translation.forward": spec,
+        "translation.backward": spec,
+    }
+    config = str(repository / "configs/dual_bert.py:smoke")
+    plan = load_sweep(config, '{"seed": [0, 1]}', list(given.items()))
+    sent = []
+    for point in share_translations(plan, tmp_path / "sweep").points:
+        config = reading_config("smoke", **{"model.sizes": {}}, **point.fixed, **point.values)
+        run = Run(tmp_path / "sweep" / point.name, quiet=True)
+        Clmrc(clmrc_settings(config), run).train()
+        assert len(read_json(run.path("back_translation/test/answers.json"))) == 4
+        sent.append(log.read_text().splitlines())
+    assert len(sent[0]) > 8, "passages, questions and answers"
+    assert sent[1] == sent[0], "the second seed found all in the sweep's cache"
+    assert (tmp_path / "sweep/translations").is_dir()
+
+
+def test_cache_in_a_bucket_is_refused_with_the_flag_that_names_another(begin):
+    with pytest.raises(InputError, match="must be on a local disk.*translation.cache=FOLDER"):
+        begin("command:cat", **{"translation.cache": "gs://bucket/w"}).train()
+
+
+def test_aligner_reads_with_an_encoder_of_its_own(begin):
+    tiny = {"format.max_length": 64, "format.source_length": 64, "format.max_query_length": 24}
+    tiny |= {"data.max_source": 4, "format.doc_stride": 32, "source_recipe.epochs": 0.1}
+    clmrc = begin(
+        "command:cat", systems=("bt_aligner",), **tiny, **{"translation.reader": "builtin"}
+    )
+    reader, model, _ = clmrc.source_reader
+    builtin, _ = load_bert(builtin_folder("bert"))
+    assert model.hidden_size == builtin.hidden_size > clmrc.reader.bert.hidden_size == 16
+    assert reader.tokenizer_folder == builtin_folder("bert")
+    assert load_reader(clmrc.run.path("source_reader/model")).bert == model
+    assert not clmrc.run.path("source").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model.pretrained": "builtin"}, "hidden_size 16, not .* than model.pretrained: give"),
+        ({"translation.reader": "builtin"}, "hidden_size 16, not .* than translation.reader: give"),
+        (
+            {"translation.reader": "builtin", "systems": ("bt_verifier",)},
+            "other sizes .* than translation.reader",
+        ),
+    ],
+)
+def test_source_model_of_another_size_than_the_named_encoder_is_refused(
+    begin, reading_run, changes, message
+):
+    clmrc = begin("command:cat", source_model=str(reading_run / "source/model"), **changes)
+    with pytest.raises(InputError, match=message):
+        clmrc.train()
+    assert not clmrc.run.path("back_translation").exists()
 
 
 def test_file_of_translations_lists_what_it_lacks(begin, tmp_path):

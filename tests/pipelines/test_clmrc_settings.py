@@ -49,6 +49,15 @@ def test_every_preset_builds_and_is_named_after_itself(configs):
             module.get_config("big")
 
 
+def test_rows_4_and_5_read_english_with_the_encoder_of_row_2(configs):
+    module = configs["back_translation"]
+    read = {name: module.get_config(name) for name in ("t2_02", "t2_03", "t2_04", "t2_05")}
+    for config in read.values():
+        reader = config.translation.reader or config.model.pretrained
+        assert reader == "google-bert/bert-large-cased"
+    assert read["t2_04"].model.pretrained == "google-bert/bert-base-multilingual-cased"
+
+
 def test_every_published_row_has_a_preset_and_shows_its_numbers(configs):
     wanted = {row.preset for rows in TABLES.values() for row in rows}
     ours = {name: module.PUBLISHED for name, module in configs.items()}
