@@ -11,6 +11,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import pytest  # noqa: E402
+from etils import epath  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 
@@ -61,3 +62,17 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip("the folder of real data sets (../shared/data) is not here")
     return folder
+
+
+@pytest.fixture
+def in_bucket(tmp_path, monkeypatch):
+    """A gs:// path of a stand-in for a bucket, see helpers/bucket.py; it is empty.
+
+    The folder of local copies is tmp_path/cache.
+    """
+    import bucket
+
+    monkeypatch.setenv("CLMRC_JAX_CACHE", str(tmp_path / "cache"))
+    bucket.install(tmp_path / "objects")
+    yield epath.Path("gs://bucket/some")
+    bucket.uninstall()

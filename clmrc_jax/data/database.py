@@ -7,45 +7,38 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from clmrc_jax.files import DISK_FULL, InputError
+from etils import epath
+
+from clmrc_jax.files import InputError, is_remote, local_build, local_copy
 
 
 def local_path(path: str | os.PathLike) -> Path:
-    """`path` as a local path. Raises InputError for a bucket, which has no random access."""
+    """`path` as a local path. Raises InputError for a bucket: for files that change in place."""
     text = os.fspath(path)
-    if "://" in text:
+    if is_remote(text):
         raise InputError(f"{text}: must be on a local disk (random access); copy it there first")
     return Path(text)
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary sibling of `path`; the block fills it and it then becomes `path`.
+    """Yields a free local path; the block fills it and it then becomes `path`.
 
-    On any error the temporary file is removed and `path` stays as it was; a full disk is an
-    InputError.
+    `files.local_build`, except that a full disk, as SQLite and ArrayRecord report it, is an
+    InputError too.
     """
-    path = local_path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.unlink(missing_ok=True)  # of an earlier, killed process with the same number
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if _is_full_disk(error):
-            raise InputError(
-                f"{path}: cannot write ({error}); free space, then run the same command again"
-            ) from error
-        raise
+        with local_build(path) as temporary:
+            yield temporary
+    except (sqlite3.OperationalError, RuntimeError) as error:
+        if not _is_full_disk(error):
+            raise
+        raise InputError(
+            f"{path}: cannot write ({error}); free space, then run the same command again"
+        ) from error
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in DISK_FULL
     if isinstance(error, sqlite3.OperationalError):
         return "disk" in str(error)
     return isinstance(error, RuntimeError) and "write() failed" in str(error)  # ArrayRecord's word
@@ -73,10 +66,14 @@ class ReadOnlyDatabase:
     """Queries to a finished database; every thread and every process gets its own connection."""
 
     def __init__(self, path: str | os.PathLike, what: str):
-        """what: the kind of file, for the message when it is missing ("passage store")."""
-        self.path, self.what = local_path(path), what
-        if not self.path.is_file():
+        """what: the kind of file, for the message when it is missing ("passage store").
+
+        A database in a bucket is read through a local copy, see `files.local_copy`.
+        """
+        self.path, self.what = epath.Path(path), what
+        if not self.path.exists() or self.path.is_dir():
             raise InputError(f"{self.path}: no such {what}")
+        self._file = Path(local_copy(self.path))
         self._local = threading.local()
 
     def __reduce__(self):
@@ -94,7 +91,7 @@ class ReadOnlyDatabase:
     def _connection(self) -> sqlite3.Connection:
         # A connection must not cross a fork, so the process id is part of its identity.
         if getattr(self._local, "process", None) != os.getpid():
-            uri = f"{self.path.resolve().as_uri()}?mode=ro&immutable=1"
+            uri = f"{self._file.resolve().as_uri()}?mode=ro&immutable=1"
             self._local.connection = sqlite3.connect(uri, uri=True)
             self._local.process = os.getpid()
         return self._local.connection

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from clmrc_jax.data.database import ReadOnlyDatabase, building
 from clmrc_jax.data.fields import id_field
 from clmrc_jax.data.languages import LANGUAGES
-from clmrc_jax.files import InputError, open_text, read_jsonl
+from clmrc_jax.files import InputError, local_copy, open_text, read_jsonl
 
 _DISAMBIGUATION = re.compile(r"\s*[(（][^()（）]*[)）]$")
 
@@ -38,15 +38,18 @@ class LanguageLinks:
     def entity(self, lang: str, title: str) -> str | None:
         """The entity whose article in `lang` has this title; None when there is none.
 
-        A title that several entities claim belongs to the one that came first.
+        A title that several entities claim belongs to the one that came first. Where there is no
+        such title, it is looked up with a capital first letter, as Wikipedia does.
         """
-        for code in _codes(lang):
-            found = self._database.query(
-                "SELECT entity FROM titles WHERE lang = ? AND title = ? ORDER BY rowid LIMIT 1",
-                (code, normalized_title(title)),
-            )
-            if found:
-                return found[0][0]
+        title = normalized_title(title)
+        for form in dict.fromkeys((title, title[:1].upper() + title[1:])):
+            for code in _codes(lang):
+                found = self._database.query(
+                    "SELECT entity FROM titles WHERE lang = ? AND title = ? ORDER BY rowid LIMIT 1",
+                    (code, form),
+                )
+                if found:
+                    return found[0][0]
         return None
 
     def titles(self, entity: str) -> dict[str, str]:
@@ -185,7 +188,7 @@ def read_dbp15k(path: str | os.PathLike, source: str, target: str = "en") -> Ite
     The entity is "<target>:<title>", so archives with one target language join up.
     Raises InputError when a member is missing or a link names an unknown number.
     """
-    with tarfile.open(path) as archive:
+    with tarfile.open(local_copy(path)) as archive:
         names = {os.path.basename(name): name for name in archive.getnames()}
         missing = {"ent_ids_1", "ent_ids_2", "ref_ent_ids"} - set(names)
         if missing:

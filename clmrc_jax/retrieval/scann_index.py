@@ -12,7 +12,6 @@ of 768) and keeps its own copy for reordering: float32 again, a half (bfloat16) 
 import dataclasses
 import math
 import os
-import shutil
 
 import numpy as np
 from etils import epath
@@ -87,23 +86,22 @@ class ScannIndex:
         return cls(builder.build(), manifest | {"config": dataclasses.asdict(config)})
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes the index to a local folder, atomically; replaces one that is there."""
-        folder = epath.Path(folder)
-        temporary = folder.parent / f"{folder.name}.tmp-{os.getpid()}"
-        try:
-            temporary.mkdir(parents=True)
-            self._searcher.serialize(os.fspath(temporary), relative_path=True)
-            files.write_json(temporary / MANIFEST, self.manifest)
-            if folder.exists():
-                folder.rmtree()
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        """Writes the index to a folder, atomically; replaces one that is there.
+
+        For a bucket it is written into the local cache folder first, and uploaded: 1.7 kB per
+        vector of 768 stored as bfloat16 (75 GB for 43.6M), 3.3 as float32, 1.0 as int8.
+        """
+        with files.local_build(folder, last=MANIFEST) as local:
+            local.mkdir()
+            self._searcher.serialize(os.fspath(local), relative_path=True)
+            files.write_json(local / MANIFEST, self.manifest)
 
     @classmethod
     def load(cls, folder: str | os.PathLike, *, fingerprint: str | None = None) -> "ScannIndex":
-        """Opens a saved index. Raises InputError when it is not one, or of other embeddings."""
+        """Opens a saved index. Raises InputError when it is not one, or of other embeddings.
+
+        One in a bucket lies on the local disk, in the cache folder, while it is read.
+        """
         folder = epath.Path(folder)
         if not (folder / MANIFEST).exists():
             raise InputError(f"{folder}: no {MANIFEST}; not a saved index, build it again")
@@ -114,7 +112,8 @@ class ScannIndex:
                 f"{manifest.get('fingerprint')!r}, wanted {fingerprint!r}); delete the folder"
             )
         try:
-            return cls(_import_scann().load_searcher(os.fspath(folder)), manifest)
+            with files.local_folder(folder) as local:
+                return cls(_import_scann().load_searcher(local), manifest)
         except (ValueError, RuntimeError, OSError) as error:
             raise InputError(f"{folder}: cannot be loaded ({error}); delete the folder") from error
 

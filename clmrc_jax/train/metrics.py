@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from clmrc_jax.files import InputError, write_jsonl
+from clmrc_jax.files import InputError, is_remote, write_jsonl
 
 # Dense bfloat16 peak of one chip, TFLOP/s, by `device_kind`, from the vendors' pages:
 # cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e} ("peak compute per chip (bf16)"; v2 and v3:
@@ -34,6 +34,8 @@ PEAK_TFLOPS = {
     "NVIDIA H200": 989.0,
 }
 
+SECONDS_BETWEEN_UPLOADS = 60.0
+
 
 class MetricWriter:
     """Appends `{"step": .., name: value}` lines to a JSONL file, each flushed at once.
@@ -41,23 +43,32 @@ class MetricWriter:
     restored_step: lines of later steps, and a last line cut short, are dropped on opening, so
         that a resumed training writes every step once.
     tensorboard: also write event files beside it (needs the package tensorboardX).
-    Only process 0 writes.
+    Only process 0 writes. A file in a bucket cannot grow: there it is written anew, whole, when
+    `flush` or `close` asks for it, and with a line that comes a minute after the last time.
     """
 
     def __init__(self, path: str | os.PathLike, restored_step: int = 0, tensorboard: bool = False):
         self.path = epath.Path(path)
-        self._file = self._board = None
+        self._file = self._rows = self._board = None
         if jax.process_index() == 0:
             self._board = _open_tensorboard(self.path.parent) if tensorboard else None
             kept = [row for row in _whole_lines(self.path) if row["step"] <= restored_step]
-            write_jsonl(self.path, kept)
-            self._file = self.path.open("a")
+            if is_remote(self.path):
+                self._rows = kept
+                self._rewrite()
+            else:
+                write_jsonl(self.path, kept)
+                self._file = self.path.open("a")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one line; a NaN or infinity becomes null, since JSON has neither."""
         values = {name: float(value) for name, value in values.items()}
+        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        if self._rows is not None:
+            self._rows.append({"step": step, **finite})
+            if time.monotonic() - self._rewritten >= SECONDS_BETWEEN_UPLOADS:
+                self._rewrite()
         if self._file is not None:
-            finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
             try:
                 self._file.write(json.dumps({"step": step, **finite}, ensure_ascii=False) + "\n")
                 self._file.flush()
@@ -70,7 +81,17 @@ class MetricWriter:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
+    def flush(self) -> None:
+        """Brings all lines to the file: before a checkpoint, whose step a resume starts from."""
+        if self._rows is not None and len(self._rows) > self._uploaded:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        self._uploaded = write_jsonl(self.path, self._rows)
+        self._rewritten = time.monotonic()
+
     def close(self) -> None:
+        self.flush()
         for file in (self._file, self._board):
             if file is not None:
                 file.close()

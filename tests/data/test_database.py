@@ -56,3 +56,15 @@ def test_read_only_database_of_a_foreign_file_is_refused(tmp_path):
 def test_local_path_bucket_is_refused():
     with pytest.raises(InputError, match="gs://bucket/x: must be on a local disk"):
         local_path("gs://bucket/x")
+
+
+def test_database_in_a_bucket_is_built_and_read(in_bucket):
+    for value in (1, 2):
+        make(in_bucket / "t.sqlite", value)
+        database = ReadOnlyDatabase(in_bucket / "t.sqlite", "table")
+        assert database.query("SELECT x FROM t") == [(value,)]
+    assert [path.name for path in in_bucket.iterdir()] == ["t.sqlite"]
+    again = pickle.loads(pickle.dumps(database))
+    assert again.query("SELECT x FROM t") == [(2,)]
+    with pytest.raises(InputError, match="gs://bucket/some/none: no such table"):
+        ReadOnlyDatabase(in_bucket / "none", "table")

@@ -44,6 +44,16 @@ def test_links_merge_rows_of_one_entity_first_title_wins(links):
     assert links.titles("Q9") == {}
 
 
+def test_title_is_looked_up_as_it_is_and_then_with_a_capital_first_letter(tmp_path):
+    rows = [{"id": key, "titles": {"en": title}} for key, title in (("Q1", "Latin"), ("Q2", "PH"))]
+    rows.append({"id": "Q3", "titles": {"en": "pH", "zh": "Äpfel"}})
+    build_language_links(tmp_path / "links", rows)
+    links = LanguageLinks(tmp_path / "links")
+    found = [links.entity("en", title) for title in ("Latin", "latin", "pH", "PH", "lATIN", "")]
+    assert found == ["Q1", "Q1", "Q3", "Q2", None, None]
+    assert links.entity("zh_cn", "äpfel") == "Q3", "also by Wikipedia's code"
+
+
 def test_title_of_two_entities_goes_to_the_first_and_is_counted(tmp_path, caplog):
     rows = [{"id": key, "titles": {"en": "Mercury", "fi": key}} for key in ("Q2", "Q1")]
     build_language_links(tmp_path / "links", rows)
@@ -165,3 +175,9 @@ def test_real_title_lists_and_wikidata(shared_data, tmp_path):
     assert links.translate("Écosse", "fr", "zh_cn") == "蘇格蘭"
     japanese = shared_data / "langlinks_en_ja" / "dbpedia_titles_en-ja-katakana.csv.gz"
     assert sum(1 for _ in read_title_pairs(japanese, "en", "ja")) == 107_261
+
+
+def test_links_in_a_bucket_are_built_and_read(in_bucket):
+    rows = [{"id": "Q1", "titles": {"en": "Turku", "sv": "Åbo"}}]
+    assert build_language_links(in_bucket / "links", rows) == 2
+    assert LanguageLinks(in_bucket / "links").translate("Turku", "en", "sv") == "Åbo"

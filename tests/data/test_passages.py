@@ -242,3 +242,24 @@ def test_records_are_plain_json(tmp_path):
         "title": "t0",
         "text": "text 0 東",
     }
+
+
+def test_store_in_a_bucket_is_built_read_and_replaced(in_bucket, tmp_path):
+    for count in (30, 40):
+        assert write_passage_store(in_bucket / "corpus", corpus(count)) == count
+        store = PassageStore(in_bucket / "corpus")
+        assert list(store) == list(corpus(count))
+    assert store.article_rows("ja", "t3") == range(9, 12) and store.rows_of_ids(["p39"]) == [39]
+    assert pickle.loads(pickle.dumps(store))[7] == store[7]
+    names = [path.name for path in (in_bucket / "corpus").iterdir()]
+    assert len(names) == 3 and "passages.array_record" in names
+    assert not list((tmp_path / "cache").glob("build-*[!k]")), "nothing unfinished stays"
+    with pytest.raises(InputError, match="gs://bucket/some/passages.array_record: no such"):
+        PassageStore(in_bucket)
+
+
+def test_store_in_a_bucket_that_failed_leaves_no_store(in_bucket):
+    with pytest.raises(InputError, match="share the id 'p0'"):
+        write_passage_store(in_bucket, [*corpus(3), *corpus(1)])
+    with pytest.raises(InputError, match="no such passage store"):
+        PassageStore(in_bucket)

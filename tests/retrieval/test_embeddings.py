@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from bucket import Bucket
 from clmrc_jax.files import InputError
 from clmrc_jax.retrieval.embeddings import (
     EmbeddingSpec,
@@ -149,3 +150,58 @@ def test_fingerprint_changes_with_weights_and_settings():
     assert base != fingerprint_of(params, pooling="cls")
     assert base != fingerprint_of({**params, "b": np.array([0, 1e-9])}, pooling="mean")
     assert base != fingerprint_of({**params, "b": np.zeros((2, 1))}, pooling="mean")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_store_in_a_bucket_gives_the_same_rows_and_keeps_nothing(in_bucket, tmp_path, dtype):
+    vectors = _vectors()
+    local = _write(tmp_path / "e", vectors, dtype=dtype)
+    store = _write(in_bucket / "e", vectors, dtype=dtype)
+    for start, stop in ((0, 23), (3, 17), (7, 8), (4, 4), (20, 23)):
+        np.testing.assert_array_equal(store.rows(start, stop), local.rows(start, stop))
+    store.verify()
+    assert not list(tmp_path.glob("cache/*"))
+    assert sorted(p.name for p in store.folder.iterdir()) == sorted(
+        p.name for p in local.folder.iterdir()
+    )
+
+
+def test_store_in_a_bucket_reads_only_the_bytes_of_the_rows(in_bucket, monkeypatch):
+    store, read = _write(in_bucket / "e", _vectors(1000), shard_rows=1000), []
+    opened = Bucket._open
+
+    def counting(self, *args, **kwargs):
+        file = opened(self, *args, **kwargs)
+        return _Counted(file, read)
+
+    monkeypatch.setattr(Bucket, "_open", counting)
+    store.rows(500, 510)
+    assert sum(read) < 300, "a header and ten rows of 12 bytes"
+
+
+class _Counted:
+    def __init__(self, file, read):
+        self._file, self._read = file, read
+
+    def read(self, count):
+        self._read.append(count)
+        return self._file.read(count)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+
+def test_writer_in_a_bucket_resumes_at_missing_and_cut_shards(in_bucket):
+    vectors, folder = _vectors(), in_bucket / "e"
+    spec = EmbeddingSpec(23, 6, shard_rows=5, fingerprint="f")
+    writer = EmbeddingWriter(folder, spec)
+    for shard in (0, 1, 3):
+        writer.write(shard, vectors[slice(*spec.row_range(shard))])
+    (folder / "shard-00001.npy").write_bytes(b"part")
+    assert EmbeddingWriter(folder, spec).missing() == [1, 2, 4]

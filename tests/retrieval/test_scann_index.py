@@ -128,3 +128,17 @@ def test_open_index_unknown_kind_or_missing_package_says_what_to_do(tmp_path, mo
 def test_scann_config_bad_storage_is_refused():
     with pytest.raises(InputError, match="choose one of float32"):
         ScannConfig(storage="float16")
+
+
+@pytest.mark.parametrize("config", [TREE, HASHING, ScannConfig()])
+def test_scann_index_in_a_bucket_is_found_again(in_bucket, tmp_path, config):
+    corpus, queries = _clustered()
+    store = _store(in_bucket / "e", corpus)
+    first, recall = open_index("scann", store, folder=in_bucket / "scann", scann=config)
+    names = {path.name for path in (in_bucket / "scann").iterdir()}
+    again, same = open_index("scann", store, folder=in_bucket / "scann", scann=config)
+    assert same == recall and "index.json" in names
+    for found, expected in zip(again.search(queries, 10), first.search(queries, 10)):
+        np.testing.assert_array_equal(found, expected)
+    left = [path.name for path in (tmp_path / "cache").iterdir()]
+    assert all(name.endswith(".lock") for name in left), "nothing stays on the disk"

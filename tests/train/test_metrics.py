@@ -36,6 +36,32 @@ def test_metric_writer_fresh_start_forgets_the_old_file(tmp_path):
     assert steps_in(tmp_path / "m.jsonl") == [1]
 
 
+def test_metric_writer_in_a_bucket_keeps_the_lines_of_a_killed_process(in_bucket):
+    path = in_bucket / "m.jsonl"
+    first = metrics.MetricWriter(path)
+    for step in (1, 2):
+        first.write(step, {"loss": float(step)})
+    first.flush()  # a checkpoint of step 2 follows
+    first.write(3, {"loss": 3.0})  # killed: never closed
+    assert steps_in(path) == [1, 2]
+    write(path, [3, 4], restored_step=2)
+    assert steps_in(path) == [1, 2, 3, 4]
+    write(path, [2], restored_step=1)
+    assert steps_in(path) == [1, 2]
+
+
+def test_metric_writer_in_a_bucket_uploads_by_itself_after_a_while(in_bucket, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    writer = metrics.MetricWriter(in_bucket / "m.jsonl")
+    for step, seconds in ((1, 30), (2, 29), (3, 1), (4, 59)):
+        now[0] += seconds
+        writer.write(step, {"loss": np.float32("nan")})
+    assert steps_in(in_bucket / "m.jsonl") == [1, 2, 3]
+    writer.close()
+    assert steps_in(in_bucket / "m.jsonl") == [1, 2, 3, 4]
+
+
 def test_metric_writer_nan_becomes_null(tmp_path):
     writer = metrics.MetricWriter(tmp_path / "m.jsonl")
     writer.write(1, {"loss": np.float32("nan")})
