@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from etils import epath
 
 from clmrc_jax import hosts
-from clmrc_jax.files import InputError, read_json, write_json
+from clmrc_jax.files import InputError, read_json, remove_leftovers, write_json
 from clmrc_jax.pipelines.run_identity import identity
 
 MANIFEST = "stage.json"
@@ -99,8 +99,12 @@ class Run:
 
 
 def _read_manifest(folder: epath.Path) -> dict | None:
+    """The manifest of a finished stage; None for another, which is made ready to begin."""
     path = folder / MANIFEST
-    return read_json(path) if path.exists() else None
+    if path.exists():
+        return read_json(path)
+    remove_leftovers(folder)  # the run holds the workdir, and no process of it has begun
+    return None
 
 
 def _write_manifest(folder, name: str, settings: dict, counts: dict, seconds: float) -> None:

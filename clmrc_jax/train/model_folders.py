@@ -18,7 +18,7 @@ import safetensors.numpy
 from etils import epath
 from flax import serialization
 
-from clmrc_jax.files import InputError, atomic_write, read_json, write_json
+from clmrc_jax.files import InputError, atomic_write, local_build, read_json, write_json
 from clmrc_jax.models import weight_maps
 
 SAFETENSORS, INDEX, MSGPACK = (
@@ -221,26 +221,15 @@ def write_folder(
 ) -> None:
     """Writes config.json (`raw`), the files (name, content) and copies of the tokenizer files.
 
-    Fills a temporary sibling and renames it, so no half-written folder ever has the name.
+    No half-written folder ever has the name, see `files.local_build`.
     """
-    folder = epath.Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (folder.parent / f"{folder.name}.{k}-{os.getpid()}" for k in ("tmp", "old"))
-    temporary.mkdir()
-    try:
+    with local_build(folder, last="config.json") as made:
+        made.mkdir()
         for name, content in files:
-            with atomic_write(temporary / name, "wb") as file:
+            with atomic_write(made / name, "wb") as file:
                 file.write(content)
-        write_json(temporary / "config.json", raw)
+        write_json(made / "config.json", raw)
         for path in map(epath.Path, tokenizer_files):
             if not path.exists():
                 raise InputError(f"{path}: no such tokenizer file")
-            path.copy(temporary / path.name)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    except BaseException:
-        temporary.rmtree()
-        raise
-    if old.exists():
-        old.rmtree()
+            path.copy(made / path.name)

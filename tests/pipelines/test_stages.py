@@ -77,6 +77,26 @@ def test_manifest_whose_fingerprint_is_of_all_settings_is_compared_by_what_matte
         Run(tmp_path, quiet=True).stage("a", FAST | {"seed": 1}, never)
 
 
+def test_stage_begins_without_what_killed_processes_were_writing(tmp_path):
+    folder = tmp_path / "a"
+    left = [folder / "run.jsonl.tmp-11", folder / "model.tmp-12", folder / "b/index.tmp-13"]
+    for path in left[1:]:
+        path.mkdir(parents=True)
+        (path / "weights.tmp-12").write_text("half")
+    left[0].write_text("half")
+    kept = [folder / "shard", folder / "b/40.orbax-checkpoint-tmp-1"]
+    for path in kept:
+        path.write_text("x")
+
+    def work(folder):
+        assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+
+    Run(tmp_path, quiet=True).stage("a", SETTINGS, work)
+    left[0].write_text("half")
+    Run(tmp_path, quiet=True).stage("a", SETTINGS, work)
+    assert left[0].exists(), "a finished stage is only looked at"
+
+
 def test_failed_stage_leaves_no_manifest_and_runs_again(tmp_path):
     run = Run(tmp_path, quiet=True)
     with pytest.raises(ZeroDivisionError):

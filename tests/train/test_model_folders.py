@@ -1,6 +1,7 @@
 """Model folders: found, read, written; the models in them are tested in test_pretrained.py."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -75,3 +76,14 @@ def test_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="no such tokenizer file"):
         write(tmp_path / "model", side_files=[tmp_path / "missing.model"])
     assert not list(tmp_path.iterdir())
+
+
+def test_leftovers_of_a_killed_process_with_the_same_number_are_no_obstacle(tmp_path):
+    write(tmp_path / "model")
+    left = tmp_path / f"model.tmp-{os.getpid()}"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    write(tmp_path / "model", {"model_type": "y"})
+    assert json.loads((tmp_path / "model/config.json").read_text()) == {"model_type": "y"}
+    assert model_folders.read_tensors(tmp_path / "model").keys() == TENSORS.keys()
+    assert not left.exists()
