@@ -35,6 +35,7 @@ _HELP = {
     "passage_prefix": 'text before every passage, e.g. "passage: "',
     "tag_language": "append the language tag to questions, as CORA's mDPR expects",
     "index": "exact, scann (approximate, large corpora) or numpy",
+    "max_rows_on_device": "embeddings that exact search keeps on each device; more are streamed",
     "batch_size": "passages of max_length tokens per batch; shorter ones pack more",
     "max_length": "most tokens of a passage or question",
     "workdir": "folder that keeps store, embeddings and index between runs",

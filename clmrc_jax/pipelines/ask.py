@@ -74,6 +74,7 @@ class Asker:
             mesh=sharding.make_mesh(),
             folder=folder / "index" / s.index.kind,
             scann=s.index.scann,
+            max_rows_on_device=s.index.max_rows_on_device,
         )
         self._retriever, self._retriever_params = models.open_question_encoder(
             s, folder / "mdpr", mesh, rules

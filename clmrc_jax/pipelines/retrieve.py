@@ -30,7 +30,7 @@ from clmrc_jax.models import biencoder
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.pipelines.stages import workdir_lock
 from clmrc_jax.retrieval.batches import BatchPlan, PassageTokens
-from clmrc_jax.retrieval.embeddings import EmbeddingStore, fingerprint_of
+from clmrc_jax.retrieval.embeddings import DTYPES, EmbeddingStore, fingerprint_of
 from clmrc_jax.retrieval.encode import encode_corpus, encode_questions
 from clmrc_jax.retrieval.index import KINDS, open_index
 from clmrc_jax.retrieval.runs import write_run
@@ -50,7 +50,8 @@ class RetrieveOptions:
     top_k: passages per question.   pooling: cls or mean.   normalize: unit-length vectors.
     query_prefix, passage_prefix: e.g. "query: " and "passage: " for E5.
     tag_language: append ` [lang]` to the question, as CORA's mDPR was trained.
-    index: exact, scann or numpy.   batch_size: passages of max_length tokens per batch.
+    index: exact, scann or numpy.   max_rows_on_device: embeddings that exact search keeps on each
+    device; more are streamed.   batch_size: passages of max_length tokens per batch.
     workdir: cache; "" = a temporary folder.   embeddings: float16, float32 or int8.
     workers: tokenising processes, 0 = a thread.
     """
@@ -69,6 +70,7 @@ class RetrieveOptions:
     passage_prefix: str = ""
     tag_language: bool = False
     index: str = "exact"
+    max_rows_on_device: int = 1 << 22
     batch_size: int = 8
     max_length: int = 256
     workdir: str = ""
@@ -82,6 +84,10 @@ class RetrieveOptions:
             raise InputError(f"--pooling={self.pooling}: choose cls or mean")
         if min(self.top_k, self.batch_size) < 1 or self.max_length < 8:
             raise InputError("--top_k and --batch_size must be at least 1, --max_length at least 8")
+        if self.max_rows_on_device < 1:
+            raise InputError("--max_rows_on_device must be at least 1; by default it is 4194304")
+        if self.embeddings not in DTYPES:
+            raise InputError(f"--embeddings={self.embeddings}: choose one of {', '.join(DTYPES)}")
         for name in ("passages_lang", "questions_lang"):
             if code := getattr(self, name):
                 object.__setattr__(self, name, known_language(code, f"--{name}"))
@@ -108,7 +114,12 @@ def retrieve(options: RetrieveOptions) -> dict:
             )
         folder = workdir / f"scann-{embeddings.spec.fingerprint}"
         index, recall = open_index(
-            options.index, embeddings, mesh=mesh, folder=folder, queries=vectors
+            options.index,
+            embeddings,
+            mesh=mesh,
+            folder=folder,
+            queries=vectors,
+            max_rows_on_device=options.max_rows_on_device,
         )
         scores, rows = index.search(vectors, options.top_k)
         count = write_run(options.output, questions, scores, rows, store)

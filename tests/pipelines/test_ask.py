@@ -57,6 +57,17 @@ def test_asker_finds_and_answers_what_the_run_did(workdir, asker):
         assert (found.lang, found.note) == (row["lang"], "")
 
 
+def test_asker_keeps_as_many_embeddings_on_the_devices_as_the_run(workdir, monkeypatch):
+    """All 43.6M rows of the paper's corpus would be 134 GB."""
+    settings, opened = ask.run_settings(workdir), {}
+    index = dataclasses.replace(settings.index, max_rows_on_device=77)
+    changed = dataclasses.replace(settings, index=index)
+    monkeypatch.setattr(ask, "run_settings", lambda _: changed)
+    monkeypatch.setattr(ask, "open_index", lambda *_, **options: (opened.update(options), 1.0))
+    ask.Asker(workdir)
+    assert opened["max_rows_on_device"] == 77
+
+
 def test_asker_reads_as_many_passages_as_asked_for(asker):
     found = asker("Mikä on Suomen rahayksikkö?", "fi", top_k=4)
     assert len(found.passages) == 4

@@ -1,5 +1,6 @@
 """launch/retrieve.py end to end with a tiny encoder, on real files."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -13,6 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError, read_jsonl
 from clmrc_jax.models import bert
+from clmrc_jax.pipelines import retrieve as pipeline
 from clmrc_jax.pipelines.retrieve import RetrieveOptions, retrieve
 from clmrc_jax.train.pretrained import save_bert
 
@@ -99,12 +101,31 @@ def test_retrieve_second_run_reuses_the_workdir(encoder, tmp_path):
     assert len(list((tmp_path / "work").glob("embeddings-*"))) == 2, "another text, other vectors"
 
 
+def test_retrieve_streams_embeddings_that_exceed_the_devices(encoder, tmp_path, monkeypatch):
+    opened, open_index = [], pipeline.open_index
+
+    def kept(*args, **options):
+        opened.append(open_index(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(pipeline, "open_index", kept)
+    options = _options(encoder, tmp_path, workdir=str(tmp_path / "w"), batch_size=64)
+    _files(tmp_path, count=1100)  # more than a tile on each of eight devices
+    retrieve(options)
+    whole = (tmp_path / "run").read_bytes()
+    retrieve(dataclasses.replace(options, max_rows_on_device=128))
+    assert [index._resident is None for index, _ in opened] == [False, True]
+    assert (tmp_path / "run").read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"index": "faiss"}, "choose one of exact"),
         ({"pooling": "max"}, "cls or mean"),
         ({"top_k": 0}, "at least 1"),
+        ({"max_rows_on_device": 0}, "--max_rows_on_device must be at least 1"),
+        ({"embeddings": "float8"}, "--embeddings=float8: choose one of float16, float32, int8"),
         ({"passages": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
         ({"questions": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"passages_lang": "xx"}, "--passages_lang: unknown language code 'xx'"),
