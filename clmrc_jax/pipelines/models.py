@@ -6,7 +6,7 @@ from importlib import resources
 from clmrc_jax import hosts, sharding
 from clmrc_jax.data.tokenization import SENTENCEPIECE_FILES, load_tokenizer
 from clmrc_jax.data.vocabulary import train_vocabulary
-from clmrc_jax.files import InputError
+from clmrc_jax.files import InputError, atomic_write
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import PARAM_AXES as RETRIEVER_AXES
 from clmrc_jax.models.mt5 import PARAM_AXES as GENERATOR_AXES
@@ -175,7 +175,8 @@ def _load_tower(settings, folder) -> tuple[BertConfig, dict]:
 def _save_projection(folder, projection: dict) -> None:
     from safetensors.flax import save
 
-    (folder / PROJECTION).write_bytes(save(projection))
+    with atomic_write(folder / PROJECTION, "wb") as file:
+        file.write(save(projection))
 
 
 def _load_projection(folder) -> dict:

@@ -12,6 +12,7 @@ of 768) and keeps its own copy for reordering: float32 again, a half (bfloat16) 
 import dataclasses
 import math
 import os
+import shutil
 
 import numpy as np
 from etils import epath
@@ -90,10 +91,18 @@ class ScannIndex:
 
         For a bucket it is written into the local cache folder first, and uploaded: 1.7 kB per
         vector of 768 stored as bfloat16 (75 GB for 43.6M), 3.3 as float32, 1.0 as int8.
+        Raises InputError for a full disk.
         """
         with files.local_build(folder, last=MANIFEST) as local:
             local.mkdir()
-            self._searcher.serialize(os.fspath(local), relative_path=True)
+            try:
+                self._searcher.serialize(os.fspath(local), relative_path=True)
+            except RuntimeError as error:  # ScaNN does not say which of its writes failed, or why
+                free = shutil.disk_usage(local).free / 1e9
+                raise InputError(
+                    f"{folder}: ScaNN cannot write its index ({error}); {free:,.2f} GB are free in "
+                    f"{local.parent}: free space there, then run the same command again"
+                ) from error
             files.write_json(local / MANIFEST, self.manifest)
 
     @classmethod

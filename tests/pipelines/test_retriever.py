@@ -1,6 +1,8 @@
 """mDPR as an object: training by rounds, validation, encoding."""
 
 import dataclasses
+import errno
+import os
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.files import InputError, read_json
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import BiEncoderConfig
+from clmrc_jax.pipelines import models
 from clmrc_jax.pipelines.generator import GeneratorTraining
 from clmrc_jax.pipelines.retriever import Retriever, RetrieverTraining, _Rows
 from clmrc_jax.retrieval.batches import PassageTokens
@@ -185,3 +188,20 @@ def test_best_needs_validations_to_choose_from(settings):
             settings(best=True, **changes)
     with pytest.raises(InputError, match="validate_every is -1; 0 validates at the end only"):
         settings(validate_every=-1)
+
+
+def test_projection_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / models.PROJECTION).write_bytes(b"former")
+    kernel = {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=f"{models.PROJECTION}: cannot write"):
+            models._save_projection(tmp_path, kernel)
+    assert (tmp_path / models.PROJECTION).read_bytes() == b"former"
+    models._save_projection(tmp_path, kernel)
+    np.testing.assert_array_equal(models._load_projection(tmp_path)["kernel"], kernel["kernel"])
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,5 +1,6 @@
 """ScaNN against exact search: each method, saving, loading, and what goes wrong."""
 
+import resource
 import sys
 
 import numpy as np
@@ -142,3 +143,17 @@ def test_scann_index_in_a_bucket_is_found_again(in_bucket, tmp_path, config):
         np.testing.assert_array_equal(found, expected)
     left = [path.name for path in (tmp_path / "cache").iterdir()]
     assert all(name.endswith(".lock") for name in left), "nothing stays on the disk"
+
+
+def test_full_disk_while_saving_names_the_folder_and_the_space_and_leaves_nothing(tmp_path):
+    index = ScannIndex.build(next(_clustered()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+        with pytest.raises(
+            InputError, match=r"index: ScaNN cannot write .* GB are free in .*again"
+        ):
+            index.save(tmp_path / "index")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
