@@ -29,6 +29,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from random_batches import span_pairs
 
 from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.models import dual_bert, official_names, saa
@@ -57,7 +58,7 @@ def main() -> None:
     )
     config = dual_bert.paper(bert, fusion_dropout=options.dropout, saa_chunk=options.saa_chunk)
     params = jax.jit(dual_bert.init, static_argnums=0)(config, jax.random.key(0))
-    batch = _batch(options)
+    batch = span_pairs(options.batch_size, options.length, options.vocab_size)
     loss, norm = _loss_and_norm(config, params, batch)
     with _torch_side(options, config, params, batch) as (theirs, torch_step):
         print(f"loss {loss:.6f}, PyTorch {theirs['loss']:.6f}")
@@ -124,28 +125,6 @@ def _temporary_bytes(attend, batch, length, heads, kv) -> int:
     gradient = jax.grad(lambda *inputs: jnp.sum(attend(*inputs) ** 2), (0, 1, 2))
     compiled = jax.jit(gradient).lower(*arrays, *biases).compile()
     return compiled.memory_analysis().temp_size_in_bytes
-
-
-def _batch(options) -> dict[str, np.ndarray]:
-    """Random windows of three quarters to the whole of the length, spans inside."""
-    rng = np.random.default_rng(0)
-    rows, length = options.batch_size, options.length
-    batch = {"valid": np.ones(rows, bool)}
-    position = np.arange(length)[None]
-    for prefix in ("", "source_"):
-        used = rng.integers(3 * length // 4, length + 1, rows)
-        mask = position < used[:, None]
-        start = rng.integers(length // 8, length // 2, rows)
-        fields = {
-            "input_ids": mask * rng.integers(1, options.vocab_size, mask.shape),
-            "attention_mask": mask,
-            "token_type_ids": mask & (position >= length // 8),
-            "span_mask": mask & ((position == 0) | (position >= length // 8)),
-            "start": start,
-            "end": start + rng.integers(0, 8, rows),
-        }
-        batch |= {prefix + name: value for name, value in fields.items()}
-    return {k: v if v.dtype == bool and "type" not in k else np.int32(v) for k, v in batch.items()}
 
 
 def _loss_and_norm(config, params, batch) -> tuple[float, float]:

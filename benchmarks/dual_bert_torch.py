@@ -26,8 +26,8 @@ class DualBert(torch.nn.Module):
     def __init__(self, case: dict, variables):
         super().__init__()
         self.case = case
-        for name in variables.files:
-            value = torch.nn.Parameter(torch.from_numpy(np.array(variables[name])))
+        for name, value in variables.items():
+            value = torch.nn.Parameter(torch.from_numpy(np.array(value)))
             self.register_parameter(name.replace("/", "|"), value)
 
     def value(self, name: str):
@@ -82,7 +82,7 @@ class DualBert(torch.nn.Module):
         k = self.heads(self.dense(f"{scope}/attention/key", source))
         v = self.heads(self.dense(f"{scope}/attention/value", source))
         biases = [
-            torch.zeros(m.shape).masked_fill(~m, -1e9)[:, None, None]
+            torch.zeros(m.shape, device=m.device).masked_fill(~m, -1e9)[:, None, None]
             for m in (target_mask, source_mask)
         ]
         own = (q @ q.transpose(2, 3) + biases[0]).softmax(-1)
@@ -126,12 +126,12 @@ class DualBert(torch.nn.Module):
 
 def span_vector(hidden, start, end):
     """First, last and self-attended vector of each row's span."""
-    position = torch.arange(hidden.shape[1])[None]
+    position = torch.arange(hidden.shape[1], device=hidden.device)[None]
     inside = (position >= start[:, None]) & (position <= end[:, None])
     x = hidden * inside[..., None]
     maps = (x @ x.transpose(1, 2)).masked_fill(~inside[:, None], -1e9).softmax(-1)
     share = inside / inside.sum(1, keepdim=True)
-    rows = torch.arange(len(start))
+    rows = torch.arange(len(start), device=start.device)
     attended = (share[:, None] @ (maps @ x))[:, 0]
     return torch.cat([hidden[rows, start], hidden[rows, end], attended], -1)
 
