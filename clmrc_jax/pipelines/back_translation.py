@@ -66,6 +66,7 @@ class BackTranslation:
             lambda: make_rows(clmrc.sets.of("target"), translated),
             s.target_recipe,
             s.seed * 100 + _SEEDS[system],
+            mended=clmrc.sets.mended_of("target"),
         )
 
         def asked(evaluation):

@@ -16,7 +16,9 @@ read together, and process 0 writes what is single.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from clmrc_jax import hosts, sharding
 from clmrc_jax.data.mrc_examples import MrcExample
@@ -30,9 +32,10 @@ from clmrc_jax.pipelines.clmrc_data import EvaluationSet, load_reading_sets
 from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SCORERS, SYSTEMS, ClmrcSettings
 from clmrc_jax.pipelines.models import source_folder, tokenizer_files
 from clmrc_jax.pipelines.plan import config_of
+from clmrc_jax.pipelines.read import null_scores
 from clmrc_jax.pipelines.reader import Model, Reader, make_reader, reader_on
 from clmrc_jax.pipelines.settings import ModelSource, determining, plain
-from clmrc_jax.pipelines.stages import Run
+from clmrc_jax.pipelines.stages import MANIFEST, Run
 from clmrc_jax.pipelines.training_identity import training_identity
 from clmrc_jax.train import pretrained, readers
 from clmrc_jax.train.span_recipe import Recipe
@@ -68,6 +71,7 @@ class Clmrc:
 
     def train(self) -> None:
         """All systems, each to its scores."""
+        hosts.on_first("scorers", self._check_scorers)
         back = BackTranslation(self)
         if set(self.settings.systems) & set(BACK_TRANSLATION):
             self._check_translated_source()
@@ -81,6 +85,24 @@ class Clmrc:
                 params, model = self.phase(system, phase, params)
             self.read(system, self.span_answers(model, params))
 
+    def _check_scorers(self) -> None:
+        """Scores a made-up answer of each set and language: what is not installed shows here.
+
+        Raises InputError naming set and package, before hours of training.
+        """
+        if all(self.run.path(x, "read", MANIFEST).exists() for x in self.settings.systems):
+            return
+        for evaluation in self.sets.evaluation:
+            for lang in dict.fromkeys(x.lang for x in evaluation.examples):
+                gold = Gold("1", lang, ("answer",))
+                try:
+                    SCORERS[evaluation.scorer]([gold], {"1": "answer"}, self.settings.scorer)
+                except ImportError as error:
+                    raise InputError(
+                        f"data.evaluate {evaluation.name!r}, scorer {evaluation.scorer!r} "
+                        f"({self.settings.scorer}), language {lang!r}: {error}"
+                    ) from error
+
     def span_answers(self, model: Model, params: dict, asked: Callable | None = None) -> Callable:
         """What `read` needs of a span model.
 
@@ -89,7 +111,9 @@ class Clmrc:
 
         def answers(evaluation):
             examples = asked(evaluation) if asked else evaluation.examples
-            return self.reader.read(model, params, examples, evaluation.name)
+            # Always an answer, with the score of none beside it: the best threshold is found after.
+            threshold = math.inf if evaluation.scorer == "squad2" else None
+            return self.reader.read(model, params, examples, evaluation.name, threshold)
 
         return answers
 
@@ -146,7 +170,8 @@ class Clmrc:
         s = self.settings
         recipe = s.source_recipe if phase == "source" else s.target_recipe
         examples = functools.partial(self.sets.of, phase)
-        return self.fit(name, model, params, examples, recipe, self._seed(phase), reader)
+        seed, mended = self._seed(phase), self.sets.mended_of(phase)
+        return self.fit(name, model, params, examples, recipe, seed, reader, mended)
 
     @functools.cached_property
     def source_params(self) -> dict:
@@ -189,10 +214,12 @@ class Clmrc:
         recipe: Recipe,
         seed: int,
         reader: Reader | None = None,
+        mended: Mapping[str, int] = MappingProxyType({}),
     ) -> dict:
         """One training as the stage `name`; returns the parameters.
 
         examples(): its questions.   reader: on another encoder than the run's.
+        mended: of the questions' files, to be counted in the manifest.
         """
         reader = reader or self.reader
 
@@ -203,7 +230,7 @@ class Clmrc:
                 model, first, asked, recipe, seed=seed, workdir=folder, config=config
             )
             self._save(folder / "model", model, trained, reader.tokenizer_folder)
-            return counts
+            return counts | dict(mended)
 
         self.stage(name, work)
         return readers.load_reader(self.run.path(name, "model")).params
@@ -222,18 +249,25 @@ class Clmrc:
                 predictions = {id: entries[0]["text"] for id, entries in found.items()}
                 write_json(folder / f"{evaluation.name}.json", predictions)
                 write_json(folder / f"{evaluation.name}.nbest.json", found)
-                scores = self._scores(evaluation, predictions)
+                nulls = _null_scores(evaluation, found)
+                if nulls:
+                    write_json(folder / f"{evaluation.name}.null_scores.json", nulls)
+                scores = self._scores(evaluation, predictions, nulls)
                 write_jsonl(folder / f"{evaluation.name}.scores.jsonl", scores.questions)
                 summary[evaluation.name] = _summary(scores.extras)
             if hosts.is_first():
                 write_json(folder / "scores.json", summary)
-            return {f"{name} {k}": v for name, row in summary.items() for k, v in row.items()}
+            rows = [(name, row | self.sets.mended.get(name, {})) for name, row in summary.items()]
+            return {f"{name} {what}": x for name, row in rows for what, x in row.items()}
 
         self.stage(f"{system}/read", work)
 
-    def _scores(self, evaluation: EvaluationSet, predictions: dict[str, str]):
+    def _scores(self, evaluation: EvaluationSet, predictions: dict[str, str], nulls: dict):
         golds = [_gold(example) for example in evaluation.examples]
-        return SCORERS[evaluation.scorer](golds, predictions, self.settings.scorer)
+        # Only answers that were not silenced yet tell which threshold is best.
+        search = nulls and self.settings.decoding.null_threshold is None
+        options = {"null_scores": nulls} if search else {}
+        return SCORERS[evaluation.scorer](golds, predictions, self.settings.scorer, **options)
 
     def scores(self) -> dict[str, dict]:
         """System -> evaluation set -> {"em", "f1", "average", "count"}, of the finished systems."""
@@ -262,10 +296,22 @@ def _gold(example: MrcExample) -> Gold:
     return Gold(example.id, example.lang, answers)
 
 
+def _null_scores(evaluation: EvaluationSet, found: dict[str, list[dict]]) -> dict[str, float]:
+    """{id: how much better "no answer" scores}: SQuAD 2.0 answered by a span model, else {}."""
+    entry = next(iter(found.values()))[0]
+    if evaluation.scorer != "squad2" or "start_logit" not in entry:
+        return {}
+    return null_scores(found)
+
+
 def _summary(extras: dict) -> dict[str, float]:
-    """The numbers of one prediction file, percent; `average` is that of EM and F1."""
+    """The numbers of one prediction file, percent; `average` is that of EM and F1.
+
+    best_em, best_f1 (SQuAD 2.0): with the best thresholds of "no answer", which stand beside them.
+    """
     em, f1 = extras["em"], extras["f1"]
-    return {"em": em, "f1": f1, "average": (em + f1) / 2, "count": extras["count"]}
+    best = {name: value for name, value in extras.items() if name.startswith("best_")}
+    return {"em": em, "f1": f1, "average": (em + f1) / 2, "count": extras["count"]} | best
 
 
 def _differences(found: dict, wanted: dict) -> str:

@@ -1,5 +1,6 @@
 """The questions of a reading-comprehension run: training sets by role, evaluation sets by name."""
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Iterable
@@ -23,12 +24,18 @@ class EvaluationSet:
 
 @dataclasses.dataclass(frozen=True)
 class ReadingSets:
-    """source, target: monolingual training questions; bilingual: those with both sides."""
+    """source, target: monolingual training questions; bilingual: those with both sides.
+
+    mended: {"source_train", "target_train", "bilingual_train" or name of an evaluation set: {what:
+        how many}}, what was mended or is missing in their files (`read_mrc`), before they were
+        split and sampled.
+    """
 
     source: list[MrcExample]
     target: list[MrcExample]
     bilingual: list[MrcExample]
     evaluation: list[EvaluationSet]
+    mended: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     def of(self, phase: str) -> list[MrcExample]:
         """The training questions of a phase. Raises InputError when the config names none."""
@@ -41,6 +48,13 @@ class ReadingSets:
                 f"--config.data.{phase}_train=\"(('FILE.json', 'LANGUAGE'), ...)\""
             )
         return found
+
+    def mended_of(self, phase: str) -> dict[str, int]:
+        """`mended` of the training questions of a phase."""
+        if phase == "mixed":
+            both = (collections.Counter(self.mended_of(x)) for x in ("source", "target"))
+            return dict(sum(both, collections.Counter()))
+        return self.mended.get(f"{phase}_train", {})
 
     def check(self, phases: Iterable[str]) -> None:
         """Raises InputError where the systems of a run would miss questions or translations."""
@@ -74,6 +88,7 @@ def load_reading_sets(settings: ReadingData) -> ReadingSets:
         sample(sets.target, settings.max_target, seed),
         sample(sets.bilingual, settings.max_target, seed),
         [dataclasses.replace(x, examples=sample(x.examples, most, seed)) for x in sets.evaluation],
+        sets.mended,
     )
 
 
@@ -115,14 +130,19 @@ def _files(settings: ReadingData) -> ReadingSets:
         [x for x in files.read("target_train") if trains(x)],
         [x for x in files.bilingual() if trains(x)],
         [files.evaluation(entry) for entry in settings.evaluate],
+        {name: dict(+found) for name, found in files.mended.items()},
     )
 
 
 class _Files:
-    """Reads the files of the settings; keeps the split by article, which all of them share."""
+    """Reads the files of the settings; keeps the split by article, which all of them share.
+
+    mended: see `ReadingSets`.
+    """
 
     def __init__(self, settings: ReadingData):
         self.settings = settings
+        self.mended: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
         self._articles: dict[str, int] = {}
 
     def trains(self, example: MrcExample) -> bool:
@@ -139,36 +159,52 @@ class _Files:
 
     def read(self, field: str) -> list[MrcExample]:
         """The questions of a list of (path, language)."""
-        rows = [self._read(path, lang) for path, lang in getattr(self.settings, field)]
+        rows = [self._read(field, path, lang) for path, lang in getattr(self.settings, field)]
         return _unique(itertools.chain(*rows), f"data.{field}")
 
     def bilingual(self) -> list[MrcExample]:
         """The questions of bilingual_train, each with its source side."""
-        rows = [self._pairs(entry) for entry in self.settings.bilingual_train]
+        rows = [self._pairs("bilingual_train", entry) for entry in self.settings.bilingual_train]
         return _unique(itertools.chain(*rows), "data.bilingual_train")
 
     def evaluation(self, entry) -> EvaluationSet:
         """One evaluation set, of the articles that do not train."""
         name, path, lang, scorer, *source = entry
-        examples = self._pairs((path, lang, *source)) if source else self._read(path, lang)
+        pair = (path, lang, *source)
+        examples = self._pairs(name, pair) if source else self._read(name, path, lang)
         if self.settings.article_share:
             examples = [example for example in examples if not self.trains(example)]
         if not examples:
             raise InputError(f"data.evaluate {name!r}: no question of {path} is left to evaluate")
         return EvaluationSet(name, scorer, examples)
 
-    def _read(self, path, lang, source_lang: str = "") -> list[MrcExample]:
-        source_lang = source_lang or self.settings.source
-        return read_mrc(path, lang, locate=self.settings.locate, source_lang=source_lang)
+    def _read(self, name: str, path, lang, source_lang: str = "") -> list[MrcExample]:
+        return read_mrc(
+            path,
+            lang,
+            locate=self.settings.locate,
+            counts=self.mended[name],
+            source_lang=source_lang or self.settings.source,
+        )
 
-    def _pairs(self, entry) -> list[MrcExample]:
+    def _read_source(self, name: str, path, lang) -> list[MrcExample]:
+        """The source side of parallel files; its counts get the prefix of an aligned file's."""
+        found = collections.Counter()
+        examples = read_mrc(path, lang, locate=self.settings.locate, counts=found)
+        self.mended[name].update({f"source_{what}": count for what, count in found.items()})
+        return examples
+
+    def _pairs(self, name: str, entry) -> list[MrcExample]:
         """Examples with both sides, of an aligned file or of two parallel ones."""
+        before = self.mended[name]["untranslated"]
         if len(entry) == 3:
-            found = self._read(*entry)
+            found = self._read(name, *entry)
         else:
             path, lang, source_path, source_lang = entry
-            found = pair_parallel(self._read(path, lang), self._read(source_path, source_lang))
+            sources = self._read_source(name, source_path, source_lang)
+            found = pair_parallel(self._read(name, path, lang), sources)
         pairs = [example for example in found if example.source is not None]
+        self.mended[name]["untranslated"] = before + len(found) - len(pairs)
         if not pairs:
             raise InputError(
                 f"{entry[0]}: no question has a translation (trans_* fields); make an aligned file "

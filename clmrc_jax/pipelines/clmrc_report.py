@@ -16,6 +16,7 @@ from clmrc_jax.files import atomic_write, read_json, read_jsonl, write_json, wri
 EXAMPLES = 6
 SCORES = "scores.jsonl"
 METRICS = ("em", "f1", "average")
+BEST = ("best_em", "best_f1")  # of SQuAD 2.0, with the threshold of silence that serves best
 
 
 def finish(clmrc, seconds: float, *, as_json: bool = False) -> dict:
@@ -41,7 +42,7 @@ def build_report(clmrc, seconds: float) -> dict:
 
     `summary` is what a sweep collects: "<set> <metric>" of the run's system, or
     "<system> <set> <metric>" where it has several. `published`: {set: {metric: number}} that the
-    paper prints for the preset.
+    paper prints for the preset. `mended`: what was wrong in the files, by set.
     """
     s, systems = clmrc.settings, clmrc.scores()
     return {
@@ -52,6 +53,7 @@ def build_report(clmrc, seconds: float) -> dict:
         "training": {
             name: len(getattr(clmrc.sets, name)) for name in ("source", "target", "bilingual")
         },
+        "mended": clmrc.sets.mended,
         "systems": systems,
         "published": published(s.name.partition(":")[2]),
         "summary": _summary(systems),
@@ -64,7 +66,9 @@ def build_report(clmrc, seconds: float) -> dict:
 def _summary(systems: dict) -> dict[str, float]:
     parts = {}
     for system, sets in systems.items():
-        found = by_metric({name: {m: row[m] for m in METRICS} for name, row in sets.items()})
+        found = by_metric(
+            {name: {m: row[m] for m in METRICS + BEST if m in row} for name, row in sets.items()}
+        )
         prefix = f"{system} " if len(systems) > 1 else ""
         parts |= {f"{prefix}{name}": value for name, value in found.items()}
     return parts
@@ -144,7 +148,9 @@ def markdown(report: dict) -> str:
     parts = [
         f"# {escape(report['title'])}",
         f"Seed {report['seed']}; scorer mode `{report['scorer']}`; training questions: {counts}.",
+        *_mended_part(report["mended"]),
         _score_part(report),
+        *_threshold_part(report["systems"]),
         *_significance_part(report["significance"]),
         "## Questions",
         *map(_example_part, report["examples"]),
@@ -170,6 +176,36 @@ def _score_part(report: dict) -> str:
                 cells += [f"{paper[m]:.1f}" if m in paper else NONE for m in ("em", "f1")]
             rows.append([escape(cell) for cell in cells])
     return table(header, rows, left=2)
+
+
+def _mended_part(mended: dict) -> list[str]:
+    """What was mended or is missing in the files, where there was something."""
+    found = (
+        f"{escape(name)}: " + ", ".join(f"{count} {what}" for what, count in counts.items())
+        for name, counts in mended.items()
+        if counts
+    )
+    text = "; ".join(found)
+    return [f"Mended or missing in the files (data/mrc_examples.py): {text}."] if text else []
+
+
+def _threshold_part(systems: dict) -> list[str]:
+    """SQuAD 2.0: the scores with the best thresholds of "no answer"."""
+    rows = [
+        [escape(system), escape(name)]
+        + [
+            f"{row[key]:.{digits}f}"
+            for m in BEST
+            for key, digits in ((m, 1), (f"{m}_threshold", 2))
+        ]
+        for system, sets in systems.items()
+        for name, row in sets.items()
+        if "best_em" in row
+    ]
+    if not rows:
+        return []
+    header = ["system", "set", "best EM", "null threshold", "best F1", "null threshold"]
+    return ['With the best threshold of "no answer":', table(header, rows, left=2)]
 
 
 def _significance_part(rows: list[dict]) -> list[str]:

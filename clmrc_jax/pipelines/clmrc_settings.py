@@ -153,7 +153,11 @@ class ReaderTraining:
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """See `data.span_decoding.decode`."""
+    """See `data.span_decoding.decode`.
+
+    null_threshold: None answers every question, and finds the best threshold of sets whose scorer
+        is squad2 (`best_em`, `best_f1` in the report).
+    """
 
     n_best: int = 20
     max_answer_length: int = 30
@@ -256,6 +260,7 @@ class ClmrcSettings:
         self._check_dual(self.dual_bert(BertConfig()))
         if set(self.systems) & set(BACK_TRANSLATION):
             self.translation.check()
+            self._check_unanswerable()
 
     def phases(self) -> list[str]:
         """Which training sets the systems need, each once; a given source model needs none."""
@@ -275,6 +280,17 @@ class ClmrcSettings:
             recipe.optimizer_config(recipe.batch_size)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
+
+    def _check_unanswerable(self) -> None:
+        """A translated answer has no score of "no answer" beside it to find a threshold with."""
+        alone = sorted(set(self.systems) & {"bt_raw", "bt_match"})
+        asked = [row[0] for row in self.data.evaluate if row[3] == "squad2"]
+        if alone and asked and self.decoding.null_threshold is None:
+            raise InputError(
+                f"data.evaluate {asked[0]!r} is scored as 'squad2', and {alone[0]} would answer "
+                "every question of it: give --config.decoding.null_threshold=T, e.g. the best one "
+                "of the source reader on a development set"
+            )
 
     def _check_dual(self, dual: DualBertConfig) -> None:
         """What the forward pass of Dual BERT would refuse, before anything is trained for it."""

@@ -145,13 +145,19 @@ class Reader:
         )
 
     def read(
-        self, model: Model, params: dict, examples: list[MrcExample], description: str = ""
+        self,
+        model: Model,
+        params: dict,
+        examples: list[MrcExample],
+        description: str = "",
+        null_threshold: float | None = None,
     ) -> dict[str, list[dict]]:
         """n-best answers of every question, best first; gold answers are not looked at.
 
         All processes call it with the same questions, work on each batch together, and get all
         answers.
 
+        null_threshold: where the settings of decoding have none, see `span_decoding.decode`.
         returns: id -> [{"text", "probability", "start_logit", "end_logit", "start", "end"}]
         """
         dual = isinstance(model, DualBertConfig)
@@ -172,7 +178,8 @@ class Reader:
                 start, end = jax.device_get(self._predict[model](params, batch))
             for place, row in enumerate(part):
                 scores[row] = start[place], end[place]
-        return self._answers(examples, [row[0] if dual else row for row in rows], scores)
+        windows = [row[0] if dual else row for row in rows]
+        return self._answers(examples, windows, scores, null_threshold)
 
     def _own_rows(self, batch: dict) -> dict[str, jax.Array]:
         """A batch on the mesh, of which this process gives its slice of the rows."""
@@ -214,11 +221,12 @@ class Reader:
         make = span_features.dual_windows if dual else span_features.span_windows
         return make(examples, self.tokenizer, self.format, training=training, counts=counts)
 
-    def _answers(self, examples, windows, scores) -> dict[str, list[dict]]:
+    def _answers(self, examples, windows, scores, null_threshold) -> dict[str, list[dict]]:
         grouped: dict[int, list] = {i: [] for i in range(len(examples))}
         for window, score in zip(windows, scores):
             grouped[window.example].append((window, *score))
         d = self.decoding
+        null_threshold = null_threshold if d.null_threshold is None else d.null_threshold
         return {
             examples[i].id: span_decoding.decode(
                 examples[i],
@@ -228,7 +236,7 @@ class Reader:
                 n_best=d.n_best,
                 max_answer_length=d.max_answer_length,
                 text=d.text,
-                null_threshold=d.null_threshold,
+                null_threshold=null_threshold,
             )
             for i, found in grouped.items()
         }

@@ -13,10 +13,12 @@ from clmrc_jax.data.mrc_examples import Answer, MrcExample, SourceSide, write_al
 from clmrc_jax.data.world_facts.cldr import load_world_facts
 from clmrc_jax.data.world_facts.reading import reading_examples
 from clmrc_jax.evaluate.golds import Gold
-from clmrc_jax.evaluate.mrc import score_squad
+from clmrc_jax.evaluate.mrc import score_squad, score_squad2
 from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError, read_json, read_jsonl
 from clmrc_jax.models import bert, dual_bert
+from clmrc_jax.pipelines.clmrc_report import finish
+from clmrc_jax.pipelines.clmrc_settings import SCORERS
 from clmrc_jax.pipelines.models import builtin_folder
 from clmrc_jax.train.pretrained import save_bert
 from clmrc_jax.train.readers import load_reader
@@ -59,6 +61,17 @@ def test_profile_of_steps_that_no_training_has_is_told(reading_run):
     log = (reading_run.parent / "stderr.txt").read_text()
     assert log.count("lie outside profile=(90, 95), no trace") == 3
     assert not list(reading_run.rglob("profile"))
+
+
+def test_trainings_record_all_that_a_continued_one_must_share(reading_run):
+    configs = [
+        read_json(reading_run / f"{name}/reader/finished.json")["config"]
+        for name in ("source", "cascade/train")
+    ]
+    assert configs[0]["rows"] != configs[1]["rows"], "other questions"
+    for config in configs:
+        assert config["format"]["max_length"] == 64 and config["recipe"]["batch_size"]
+        assert config["training"]["dual_heads"] and "save_every" not in config["training"]
 
 
 def test_answers_are_cut_from_the_passages_and_scored(reading_run):
@@ -158,6 +171,79 @@ def test_dual_bert_as_source_model_is_refused(reading_run, begin_reading):
         begin_reading(source_model=source, **{"model.pretrained": source})
 
 
+def test_scorer_whose_package_is_missing_is_named_before_training(begin_reading, monkeypatch):
+    def score(golds, predictions, mode):
+        assert golds[0].lang == "ja" and mode == "fixed"
+        raise ImportError('cutting text needs MeCab; run: pip install "clmrc_jax[segment]"')
+
+    clmrc = begin_reading(**{"model.pretrained": "builtin", "data.world": "smoke"})
+    monkeypatch.setitem(SCORERS, "xquad", score)
+    with pytest.raises(InputError, match=r"'test', scorer 'xquad' .*'ja': .*pip install"):
+        clmrc.train()
+    assert not clmrc.run.path("source").exists()
+
+
+def test_training_counts_what_was_mended_in_its_files(begin_reading, reading_run, monkeypatch):
+    clmrc = begin_reading(**{"model.pretrained": str(reading_run / "source/model")})
+    clmrc.sets.mended["source_train"] = {"relocated": 2}
+    train = lambda model, first, *rest, **options: (first, {"questions": 6})  # noqa: E731
+    monkeypatch.setattr(clmrc.reader, "train", train)
+    assert "head" in clmrc.source_params
+    counts = read_json(clmrc.run.path("source/stage.json"))["counts"]
+    assert counts == {"questions": 6, "relocated": 2}
+
+
+@pytest.fixture
+def squad2_run(begin_reading, reading_run, tmp_path):
+    """squad2_run(**changes): the source reader of `reading_run` has answered a SQuAD 2.0 file."""
+    questions = [
+        MrcExample(
+            f"q{n}", "en", "T", "Which currency?", "Norway has the krone.", answers, not answers
+        )
+        for n, answers in enumerate([(Answer("krone", 15),), (Answer("krone", 14),), ()])
+    ]
+    write_squad(tmp_path / "squad2.json", questions)
+    source = str(reading_run / "source/model")
+    files = {"data.kind": "files", "data.source": "en"}
+    files["data.evaluate"] = (("dev", str(tmp_path / "squad2.json"), "en", "squad2"),)
+
+    def make(**changes):
+        given = {"systems": ("zero_shot",), "source_model": source, "model.pretrained": source}
+        clmrc = begin_reading(**given | files | changes)
+        clmrc.train()
+        return clmrc
+
+    return make
+
+
+def test_squad2_set_is_answered_and_its_best_threshold_reported(squad2_run):
+    clmrc = squad2_run()
+    folder = clmrc.run.path("zero_shot/read")
+    answers, nulls = (read_json(folder / f"dev.{x}json") for x in ("", "null_scores."))
+    assert all(answers.values()) and set(nulls) == {"q0", "q1", "q2"}
+    found = read_json(folder / "scores.json")["dev"]
+    golds = [Gold(f"q{n}", "en", ("krone",) * (n < 2)) for n in range(3)]
+    expected = score_squad2(golds, answers, "fixed", nulls).extras
+    assert {k: found[k] for k in found if k.startswith("best_")} == {
+        k: v for k, v in expected.items() if k.startswith("best_")
+    }
+    assert found["best_em"] >= max(found["em"], 100 / 3), "silence is right once"
+    report = finish(clmrc, 1.0, as_json=True)
+    assert report["summary"]["dev best_em"] == found["best_em"]
+    page = clmrc.run.path("report.md").read_text()
+    assert "| zero\\_shot | dev | " in page and 'threshold of "no answer"' in page
+    counts = read_json(folder / "stage.json")["counts"]
+    assert counts["dev relocated"] == 1 and "Mended or missing" in page and "dev: 1 reloc" in page
+
+
+def test_squad2_set_with_a_threshold_is_answered_by_it(squad2_run):
+    folder = squad2_run(**{"decoding.null_threshold": float("-inf")}).run.path("zero_shot/read")
+    assert set(read_json(folder / "dev.json").values()) == {""}
+    assert set(read_json(folder / "dev.null_scores.json")) == {"q0", "q1", "q2"}
+    found = read_json(folder / "scores.json")["dev"]
+    assert found["em"] == pytest.approx(100 / 3) and "best_em" not in found
+
+
 def wait_for(path, process, seconds=600):
     deadline = time.monotonic() + seconds
     while not path.exists() and time.monotonic() < deadline:
@@ -216,6 +302,27 @@ def test_stopped_run_goes_on_with_another_mesh_and_other_memory_settings(
     flags.append("--config.target_recipe.learning_rate=1e-4")
     status, _, err = train_reader(workdir, *flags, variables=devices)
     assert status == 2 and "(target_recipe.learning_rate: 0.001 then, 0.0001 now)" in err
+
+
+def test_sigterm_outside_of_a_training_ends_with_75_and_the_run_continues_to_the_same_bits(
+    reading_run, train_reader, tmp_path
+):
+    """While it makes its vocabulary, and while it reads."""
+    workdir = tmp_path / "w"
+    for moment, unfinished in (
+        ("config.json", "source"),
+        ("cascade/train/stage.json", "cascade/read"),
+    ):
+        process = train_reader.start(workdir, BOTH)
+        wait_for(workdir / moment, process)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+        assert process.returncode == PREEMPTED, err
+        assert "stopped by SIGTERM; the same command continues" in err and "Traceback" not in err
+        assert not (workdir / unfinished / "stage.json").exists(), "told too late"
+    status, _, err = train_reader(workdir, BOTH)
+    assert status == 0, err
+    assert results(workdir) == results(reading_run)
 
 
 # The `official` preset from files to scores, with a WordPiece encoder as mBERT is one.

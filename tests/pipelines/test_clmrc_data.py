@@ -1,5 +1,7 @@
 """Training and evaluation sets from small SQuAD files: roles, splits, samples, mistakes."""
 
+import dataclasses
+
 import pytest
 
 from clmrc_jax.data.mrc_examples import Answer, MrcExample, SourceSide, write_aligned, write_squad
@@ -82,6 +84,43 @@ def test_files_take_their_roles(folder):
 def test_excluded_files_leave_the_source_set(folder):
     sets = load(folder, source_train=[("squad.json", "en")], exclude=["es.json"], evaluate=EVALUATE)
     assert ids(sets.source) == [f"s{n}" for n in range(20)]
+
+
+def damaged(number: int, *changes: str) -> MrcExample:
+    """An example whose answer is not at its offset, or not in its passage."""
+    x = example(number, "es")
+    answer = x.answers[0]
+    if "offset" in changes:
+        answer = Answer(answer.text, answer.start + 1)
+    if "absent" in changes:
+        answer = Answer("nowhere", 3)
+    return dataclasses.replace(x, answers=(answer,))
+
+
+def test_what_was_mended_or_is_missing_is_counted_by_set(folder, tmp_path):
+    write_squad(
+        tmp_path / "es.json", [damaged(n, *x) for n, x in enumerate((["offset"], ["absent"], []))]
+    )
+    write_squad(tmp_path / "en.json", [damaged(n, *x) for n, x in enumerate((["offset"], []))])
+    es, en = (str(tmp_path / name) for name in ("es.json", "en.json"))
+    sets = load(
+        folder,
+        source_train=[("squad.json", "en")],
+        target_train=[(es, "es"), ("de.json", "de")],
+        bilingual_train=[(es, "es", en, "en"), ("aligned.json", "zh_cn", "en")],
+        evaluate=[*EVALUATE, ("dev", es, "es", "xquad")],
+        max_target=1,
+    )
+    wrong = {"relocated": 1, "absent": 1}
+    assert sets.mended == {
+        "source_train": {},
+        "target_train": wrong,
+        "bilingual_train": wrong | {"source_relocated": 1, "untranslated": 1},
+        "xquad_es": {},
+        "dev": wrong,
+    }
+    assert sets.mended_of("mixed") == sets.mended_of("target") == wrong
+    assert load_reading_sets(ReadingData(world="smoke")).mended_of("source") == {}
 
 
 def test_article_share_splits_parallel_files_alike(folder):

@@ -180,6 +180,15 @@ FILE = ("f.json", "ja")
         ({"systems": ("bt_raw",)}, "translation.forward is '', and back-translation needs a trans"),
         ({"systems": ("bt_raw",), "translation.forward": "babel:x"}, "command:'apertium"),
         ({"translation.start": "middle"}, "config translation.start 'middle'"),
+        (
+            {
+                "systems": ("bt_aligner", "bt_raw"),
+                "translation.forward": "command:cat",
+                "translation.backward": "command:cat",
+                "data.evaluate": (("dev", *FILE, "squad2"),),
+            },
+            "'dev' is scored as 'squad2', and bt_raw would answer.*decoding.null_threshold=T",
+        ),
     ],
 )
 def test_mistakes_are_found_before_any_work_and_say_what_to_do(settings, changes, message):
