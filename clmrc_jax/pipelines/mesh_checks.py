@@ -50,7 +50,8 @@ def check_cora(s: CoraSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> 
 
 def check_clmrc(s: ClmrcSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> None:
     """All readers that a reading-comprehension run trains."""
-    for stage, recipe in _trainings(s).items():
+    trainings = _trainings(s)
+    for stage, recipe in trainings.items():
         if not _is_done(run, stage):
             rows, parts = getattr(s, recipe).batch_size, s.training.accumulate
             check_training(mesh, f"{recipe}.batch_size", rows, "training", parts)
@@ -61,6 +62,9 @@ def check_clmrc(s: ClmrcSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -
         )
     for init, axes in kinds:
         _check_model("model", s.model, "bert", init, axes, mesh, rules)
+    if "source_reader" in trainings:
+        reader = ModelSource(s.translation.reader)
+        _check_model("translation.reader", reader, "bert", *kinds[0], mesh, rules)
 
 
 def check_translator(s: TranslatorSettings, mesh: Mesh, rules: sharding.Rules) -> None:
@@ -78,8 +82,6 @@ def check_training(mesh: Mesh, key: str, rows: int, group: str, accumulate: int)
 
     key: the config key of `rows`.   group: that of the group with the key `accumulate`.
     """
-    if accumulate < 1:
-        raise InputError(f"config.{group}.accumulate={accumulate}, must be >= 1")
     check_batch(mesh, key, rows, f"{group}.accumulate", accumulate)
     sharding.batch_slice(mesh)  # hosts have equal slices of the data axis, or it says why not
 
@@ -87,14 +89,14 @@ def check_training(mesh: Mesh, key: str, rows: int, group: str, accumulate: int)
 def check_batch(mesh: Mesh, key: str, rows: int, parts_key: str = "", parts: int = 1) -> None:
     """Raises InputError where `rows` do not divide over the data axis, in each of `parts` parts."""
     ways = mesh.shape["data"]
-    if rows > 0 and rows % (ways * parts) == 0:
+    if rows % (ways * parts) == 0:
         return
     divided = f"the {ways} devices of the data axis"
     fewer = ""
     if parts > 1:
         divided += f" in config.{parts_key}={parts} micro-batches"
         fewer = ", or fewer micro-batches"
-    fitting = max(1, -(-rows // (ways * parts))) * ways * parts
+    fitting = -(-rows // (ways * parts)) * ways * parts
     raise InputError(
         f"config.{key}={rows} does not divide over {divided}; set --config.{key}={fitting}, or "
         f"give the mesh a larger model axis{fewer}"
@@ -152,10 +154,15 @@ def _check_shapes(key: str, init: Callable, axes: sharding.ParamAxes, mesh: Mesh
 
 def _trainings(s: ClmrcSettings) -> dict[str, str]:
     """Stage -> the recipe of its training, for all systems of the run."""
-    phases, kinds = s.phases(), SYSTEMS | BACK_TRANSLATION
-    pairs = [(system, x) for system in s.systems for x in kinds[system] if x in phases]
-    source = {"source": "source_recipe"} if "source" in phases else {}
-    return source | {f"{system}/train": "target_recipe" for system, x in pairs if x != "source"}
+    found = {}
+    for system in s.systems:
+        for phase in (SYSTEMS | BACK_TRANSLATION)[system]:
+            if phase != "source":
+                found[f"{system}/train"] = "target_recipe"
+            elif not s.source_model:
+                back = system in BACK_TRANSLATION and s.translation.reader
+                found["source_reader" if back else "source"] = "source_recipe"
+    return found
 
 
 def _is_done(run: Run, stage: str) -> bool:

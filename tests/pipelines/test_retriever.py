@@ -173,6 +173,18 @@ def test_corpus_rows_are_store_rows(retriever, params, smoke_corpus, tmp_path):
     stored = np.concatenate([embeddings.rows(row, row + 1) for row in rows])
     np.testing.assert_allclose(stored, direct, atol=1e-5)
     assert len(retriever.encode_questions(params, [])) == 0
+    bert = dataclasses.replace(retriever.model.bert, remat=True)
+    again = Retriever(
+        dataclasses.replace(retriever.model, bert=bert),
+        dataclasses.replace(TRAINING, encode_batch=8),
+        OptimizerConfig(),
+        retriever.format,
+        retriever.tokenizer_folder,
+        retriever.mesh,
+        sharding.DEFAULT_RULES,
+    )
+    same = again.encode_corpus(params, smoke_corpus.store, tmp_path / "e")
+    assert same.spec == embeddings.spec, "speed and memory are no part of what was encoded"
 
 
 def test_unknown_choice_is_refused():
