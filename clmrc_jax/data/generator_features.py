@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clmrc_jax.data import setting_checks
 from clmrc_jax.data.pipeline import pad_to_bucket
 from clmrc_jax.data.tokenization import Tokenizer
 from clmrc_jax.files import InputError
@@ -39,6 +40,9 @@ class GeneratorFormat:
     def __post_init__(self):
         if self.tag not in TAGS:
             raise InputError(f"tag must be one of {', '.join(TAGS)}; got {self.tag!r}")
+        setting_checks.buckets(self, "source_buckets")
+        setting_checks.at_least(self, 0, "passages")
+        setting_checks.at_least(self, 1, "target_length")
 
     @property
     def source_length(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from clmrc_jax.data import setting_checks
 from clmrc_jax.data.passage_names import by_id
 from clmrc_jax.data.pipeline import pad_to_bucket
 from clmrc_jax.data.tokenization import Tokenizer
@@ -32,6 +33,9 @@ class RetrieverFormat:
     passage_prefix: str = ""
     question_buckets: tuple[int, ...] = (32, 64, 256)
     passage_buckets: tuple[int, ...] = (64, 128, 192, 256)
+
+    def __post_init__(self):
+        setting_checks.buckets(self, "question_buckets", "passage_buckets")
 
     def one_length(self) -> "RetrieverFormat":
         """The same with the longest buckets alone: hosts that batch apart agree on lengths."""

@@ -54,6 +54,17 @@ def parse(value: str | tuple, key: str, *, training: bool = False) -> tuple[Sour
     return tuple(_source(x, key, training) for x in (value if several else (value,)))
 
 
+def parse_squads(value: str | tuple, key: str) -> tuple[Source, ...]:
+    """As `parse`, of SQuAD-style files: they never name their language, data sets do."""
+    found = parse(value, key)
+    for source in found:
+        if source.lang is None and datasets.is_raw(source.path):
+            raise InputError(
+                f"{key}: {source.path} does not name its language; {form(key, source.path)}"
+            )
+    return found
+
+
 def form(key: str, path: str = "FILE") -> str:
     """What a value with a language looks like: the remedy in messages."""
     return f"give --config.{key}=\"('{path}', 'en')\", or (('{path}', 'en'), ...) for several"
@@ -111,13 +122,10 @@ def read_examples(value: str | tuple, key: str) -> Iterator[RetrieverExample]:
         yield from _named(rows, source, key, training=True)
 
 
-def read_squads(value: tuple, key: str) -> squad_corpus.SquadCorpus:
+def read_squads(value: str | tuple, key: str) -> squad_corpus.SquadCorpus:
     """SQuAD-style files and data sets of questions on a paragraph as one corpus."""
-    found = parse(value, key)
-    for source in found:
-        if source.lang is None and datasets.is_raw(existing(source.path)):
-            raise InputError(f"{key}: {source.path} does not name its language; {form(key)}")
-    return datasets.load_squads([(source.path, source.lang) for source in found])
+    found = parse_squads(value, key)
+    return datasets.load_squads([(existing(source.path), source.lang) for source in found])
 
 
 def _load(source: Source, kind: str, **options) -> Iterator:

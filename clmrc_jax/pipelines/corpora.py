@@ -12,13 +12,20 @@ from collections.abc import Callable, Iterable
 
 from etils import epath
 
-from clmrc_jax.data import language_links, passages, qa_examples, sources, squad_corpus
+from clmrc_jax.data import (
+    language_links,
+    passages,
+    qa_examples,
+    setting_checks,
+    sources,
+    squad_corpus,
+)
 from clmrc_jax.data.passage_names import by_id, by_id_or_text
 from clmrc_jax.data.world_facts import corpus as world_facts
 from clmrc_jax.files import InputError, JsonlRows, read_json, write_json, write_jsonl
 
 SPLITS = ("train", "dev", "test")
-SOURCES = ("squads", "passages", *SPLITS, "annotated", "dev_annotated")
+SOURCES = ("passages", *SPLITS, "annotated", "dev_annotated")
 GOLD = "gold.json"
 
 
@@ -55,9 +62,16 @@ class CorpusSettings:
     def __post_init__(self):
         if self.kind not in _BUILDERS:
             raise InputError(f"corpus.kind {self.kind!r}: choose one of {', '.join(_BUILDERS)}")
+        setting_checks.choice("corpus.split_by", self.split_by, ("hash", "first"))
+        setting_checks.at_least(self, 0, "max_questions", prefix="corpus.")
+        if not 0 < self.train_share < 1:
+            raise InputError(
+                f"corpus.train_share is {self.train_share}; it must be between 0 and 1"
+            )
         for name in SOURCES:
             training = name.endswith("annotated")
             sources.parse(getattr(self, name), f"corpus.{name}", training=training)
+        sources.parse_squads(self.squads, "corpus.squads")
 
     @property
     def passage_names(self) -> Callable[[dict], tuple[str, ...]]:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from clmrc_jax import hosts, sharding
+from clmrc_jax.data import setting_checks
 from clmrc_jax.data.generator_features import (
     GeneratorFormat,
     encode_sources,
@@ -15,6 +16,7 @@ from clmrc_jax.data.generator_features import (
 )
 from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.data.tokenization import load_tokenizer
+from clmrc_jax.files import InputError
 from clmrc_jax.models import decoding, mt5
 from clmrc_jax.models.mt5 import Mt5Config
 from clmrc_jax.pipelines.retriever import check_validation
@@ -63,6 +65,20 @@ class GeneratorTraining:
     min_length: int = 1
 
     def __post_init__(self):
+        setting_checks.counts(self, "steps")
+        setting_checks.share(self, "synthetic_share")
+        setting_checks.share(self, "label_smoothing", whole=False)
+        lows = ("save_every", "log_every", "generate_batch", "beams")
+        setting_checks.at_least(self, 1, *lows)
+        setting_checks.at_least(
+            self, 0, "answer_passages", "synthetic_after_epoch", "validation_rows", "min_length"
+        )
+        setting_checks.at_least(self, 2, "max_length")  # the start token and one more
+        if self.min_length > self.max_length:
+            raise InputError(
+                f"min_length is {self.min_length}, above max_length {self.max_length}: no answer "
+                "could end; lower the one or raise the other"
+            )
         check_validation(self)
 
     def steps_of(self, round: int) -> int:

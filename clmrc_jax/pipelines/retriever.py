@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from clmrc_jax import sharding
+from clmrc_jax.data import setting_checks
 from clmrc_jax.data.passage_names import by_id
 from clmrc_jax.data.pipeline import make_dataset, row_generators
 from clmrc_jax.data.retriever_features import POSITIVES, RetrieverFormat, contrastive_batches
@@ -16,7 +17,7 @@ from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.retrieval.batches import BatchPlan, PassageTokens
-from clmrc_jax.retrieval.embeddings import fingerprint_of
+from clmrc_jax.retrieval.embeddings import DTYPES, fingerprint_of
 from clmrc_jax.retrieval.encode import encode_corpus, encode_questions
 from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.objectives import contrastive_loss, contrastive_objective, contrastive_scores
@@ -60,9 +61,16 @@ class RetrieverTraining:
     tokenizer_workers: int = 0
 
     def __post_init__(self):
-        if self.positives not in POSITIVES:
-            known = ", ".join(POSITIVES)
-            raise InputError(f"positives {self.positives!r}: choose one of {known}")
+        setting_checks.choice("positives", self.positives, POSITIVES)
+        setting_checks.choice("embeddings", self.embeddings, DTYPES)
+        setting_checks.counts(self, "steps")
+        setting_checks.positive(self, "temperature")
+        setting_checks.share(self, "english_first", whole=False)
+        lows = ("save_every", "log_every", "encode_batch", "shard_rows")
+        setting_checks.at_least(self, 1, *lows)
+        setting_checks.at_least(
+            self, 0, "hard_negatives", "chunk_size", "validation_rows", "tokenizer_workers"
+        )
         check_validation(self)
 
     def steps_of(self, round: int) -> int:

@@ -4,6 +4,8 @@ import dataclasses
 from typing import TypeVar
 
 from clmrc_jax import sharding
+from clmrc_jax.data import setting_checks
+from clmrc_jax.data.fields import known_language
 from clmrc_jax.data.generator_features import GeneratorFormat
 from clmrc_jax.data.retriever_features import RetrieverFormat
 from clmrc_jax.evaluate.xor import MODES
@@ -22,11 +24,6 @@ from clmrc_jax.train.optimizer import OptimizerConfig
 T = TypeVar("T")
 
 
-def _check_choice(name: str, value: str, known) -> None:
-    if value not in known:
-        raise InputError(f"{name} {value!r}: choose one of {', '.join(known)}")
-
-
 @dataclasses.dataclass(frozen=True)
 class IndexSettings:
     """kind: "scann", "exact" or "numpy".   top_k: passages per question kept in run files.
@@ -40,7 +37,8 @@ class IndexSettings:
     scann: ScannConfig = dataclasses.field(default_factory=ScannConfig)
 
     def __post_init__(self):
-        _check_choice("kind", self.kind, KINDS)
+        setting_checks.choice("kind", self.kind, KINDS)
+        setting_checks.at_least(self, 1, "top_k", "max_rows_on_device")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +56,10 @@ class EvaluationSettings:
     examples: int = 8
 
     def __post_init__(self):
-        _check_choice("split", self.split, SPLITS)
-        _check_choice("scorer", self.scorer, MODES)
+        setting_checks.choice("split", self.split, SPLITS)
+        setting_checks.choice("scorer", self.scorer, MODES)
+        setting_checks.at_least(self, 1, "recall_at")
+        setting_checks.at_least(self, 0, "examples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +107,32 @@ class CoraSettings:
     def __post_init__(self):
         check_window(self.profile)
         freeze_rules(self)
+        setting_checks.at_least(self, 0, "rounds")
+        self._check_languages()
+        rules = ("retrieved", "passages_per_article", "max_positives", "max_negatives")
+        setting_checks.at_least(self.mining, 0, *rules, prefix="mining.")
+        if self.evaluation.recall_at > self.index.top_k:
+            raise InputError(
+                f"evaluation.recall_at is {self.evaluation.recall_at}, but only index.top_k = "
+                f"{self.index.top_k} passages per question are kept; raise the one or lower the other"
+            )
         if self.rounds and not self.generate:
             raise ValueError(
                 "rounds after the first mine data with mGEN: with generate=False set rounds=0"
             )
         self.biencoder(BertConfig())  # bad values of the head are found before any work
+
+    def _check_languages(self) -> None:
+        """Spells language codes as `languages.py`. Raises InputError for one it does not have."""
+        known = {}
+        for key, codes in (
+            ("synthetic_languages", self.synthetic_languages),
+            ("mining.link_languages", self.mining.link_languages),
+        ):
+            known[key] = tuple(known_language(str(code), key) for code in codes)
+        object.__setattr__(self, "synthetic_languages", known["synthetic_languages"])
+        mining = dataclasses.replace(self.mining, link_languages=known["mining.link_languages"])
+        object.__setattr__(self, "mining", mining)
 
     def biencoder(self, bert: BertConfig) -> BiEncoderConfig:
         """The retriever's model on a given BERT."""
@@ -149,7 +170,8 @@ def build(cls: type[T], values: dict, where: str) -> T:
     try:
         return cls(**made)
     except InputError as error:
-        raise InputError(f"config {where}{error}" if where else str(error)) from error
+        text = str(error).removeprefix(where)
+        raise InputError(f"config {where}{text}" if where else text) from error
     except (TypeError, ValueError) as error:
         raise InputError(f"config {where.rstrip('.') or cls.__name__}: {error}") from error
 

@@ -58,6 +58,11 @@ def tpu_train(repository, *flags):
         ),
         ("--config.seeds.x=4", ["error: config.seeds does not exist; known: corpus, ev"]),
         ("--config.retriever.batch_size=many", ["batch_size"]),
+        (
+            "--config.corpus.squads=('f.json',)",
+            ["error: config corpus.squads: f.json does not name its language", "('f.json', 'en')"],
+        ),
+        ("--config.retriever.steps=()", ["error: config retriever.steps is (); give one"]),
         ("--config.index.kind=faiss", ["error: config index.kind 'faiss'", "exact, scann, numpy"]),
         ("--config.rules=('embed','data')", ["error: rules has 'embed', which is no pair"]),
         (

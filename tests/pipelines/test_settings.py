@@ -77,6 +77,39 @@ def test_demo_differs_from_the_paper_in_sizes_and_data_alone(configs):
         ("rules", (("width", "data"),), "rules: 'width' is no logical axis; known: batch, heads"),
         ("profile", (20,), r"profile is \(20,\); give \(first step, last step\)"),
         ("evaluation.scorer", "best", "evaluation.scorer 'best': choose one of legacy, fixed"),
+        ("corpus.squads", ("f.json",), r"config corpus.squads: f.json .*--config.corpus.squads="),
+        (
+            "corpus.squads",
+            (("f.json", "en", "x"),),
+            r"config corpus.squads: .* is not \(path, lang",
+        ),
+        ("corpus.test", "('f.jsonl', 'xx')", "config corpus.test, f.jsonl: unknown language code"),
+        ("corpus.split_by", "title", "config corpus.split_by 'title': choose one of hash, first"),
+        ("corpus.train_share", 1.0, "config corpus.train_share is 1.0; it must be between 0 and 1"),
+        ("corpus.max_questions", -1, "config corpus.max_questions is -1; it must be at least 0"),
+        ("retriever.steps", (), r"config retriever.steps is \(\); give one positive integer"),
+        ("generator.steps", (4, 0), r"config generator.steps is \(4, 0\); give one positive"),
+        ("rounds", -1, "rounds is -1; it must be at least 0"),
+        ("synthetic_languages", ("ja", "xx"), "synthetic_languages: unknown language code 'xx'"),
+        ("mining.link_languages", ("xx",), "mining.link_languages: unknown language code 'xx'"),
+        ("mining.retrieved", -1, "mining.retrieved is -1; it must be at least 0"),
+        ("generator.max_length", 1, "config generator.max_length is 1; it must be at least 2"),
+        ("generator.min_length", 17, "config generator.min_length is 17, above max_length 16"),
+        ("generator.beams", 0, "config generator.beams is 0; it must be at least 1"),
+        ("generator.synthetic_share", 1.5, "config generator.synthetic_share is 1.5; .* 0 to 1"),
+        ("generator.label_smoothing", 1.0, "config generator.label_smoothing is 1.0; .* below 1"),
+        ("retriever.embeddings", "float8", "config retriever.embeddings 'float8': choose one of"),
+        ("retriever.temperature", 0.0, "config retriever.temperature is 0.0; it must be above 0"),
+        ("retriever.english_first", 1.0, "config retriever.english_first is 1.0; .* below 1"),
+        ("retriever.encode_batch", 0, "config retriever.encode_batch is 0; it must be at least 1"),
+        ("retriever.best", True, "config retriever.best=True .*: set validate_every"),
+        ("retriever_format.passage_buckets", (), r"passage_buckets is \(\); give one padded"),
+        ("retriever_format.question_buckets", (64, 32), r"question_buckets is \(64, 32\); .*asc"),
+        ("generator_format.source_buckets", (64, 64), r"generator_format.source_buckets is \(64"),
+        ("generator_format.passages", -1, "config generator_format.passages is -1; .* at least 0"),
+        ("index.top_k", 0, "config index.top_k is 0; it must be at least 1"),
+        ("index.max_rows_on_device", 0, "config index.max_rows_on_device is 0; .* at least 1"),
+        ("evaluation.recall_at", 50, "evaluation.recall_at is 50, but only index.top_k = 20"),
     ],
 )
 def test_wrong_key_or_value_is_named_with_what_is_known(configs, key, value, message):
@@ -110,3 +143,12 @@ def test_build_takes_made_dataclasses_and_config_dicts():
     assert build(EvaluationSettings, {"split": "dev"}, "").split == "dev"
     config = ml_collections.ConfigDict({"hidden_size": 8, "num_attention_heads": 2})
     assert build(BertConfig, config.to_dict(), "x.").hidden_size == 8
+
+
+def test_language_codes_are_spelt_as_in_the_table(configs):
+    config = configs.get_config("smoke")
+    config.synthetic_languages = ("zh-CN", "ja")
+    config.mining.link_languages = ("zh-TW",)
+    settings = cora_settings(config)
+    assert settings.synthetic_languages == ("zh_cn", "ja")
+    assert settings.mining.link_languages == ("zh_tw",)
