@@ -12,35 +12,27 @@ Waiting goes through JAX's coordination service and not through a collective: it
 import contextlib
 import itertools
 import json
-import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
 from jax._src import distributed  # the service has no public door yet
 from jax.experimental import multihost_utils
 
+from clmrc_jax import notice
 from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError
 
 T = TypeVar("T")
 _WEEK = 7 * 24 * 3600 * 1000  # milliseconds; a process that died ends the wait much sooner
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 _LEAVE_SECONDS = 30.0
-_FAILURE = "clmrc_jax/failure"
-# The same on all processes, which run the same program.
-_calls, _stops_asked = itertools.count(), itertools.count()
-
-
-class Preempted(SystemExit):
-    """The process was told to stop (SIGTERM), and has saved; exits with status 75."""
-
-    def __init__(self):
-        super().__init__(PREEMPTED)
+_FAILURE, _NOTICE, _ASKED = "clmrc_jax/failure", "clmrc_jax/notice", "clmrc_jax/asked/"
+_calls = itertools.count()  # the same on all processes, which run the same program
 
 
 def several() -> bool:
@@ -60,13 +52,12 @@ def wait_for_all(name: str) -> None:
 
 
 def must_stop() -> bool:
-    """Whether all processes are to save and leave now, because one of several got SIGTERM.
+    """Whether a training is to save and leave now, because a process of the run got SIGTERM.
 
-    Every process asks at the same places of the program (after every update, before every stage),
-    and all get the same answer there. With one process the caller handles the signal itself.
+    Every process asks after every update, inside `notice.saves_first`, and all get the same
+    answer there. With several processes a notice is heard inside `share_failures` alone.
     """
-    # The number has to rise over the whole life of the process, not over one training.
-    return several() and multihost_utils.reached_preemption_sync_point(next(_stops_asked))
+    return _stop_point.reached() if several() else notice.told()
 
 
 def on_first(name: str, work: Callable[[], T]) -> T:
@@ -97,57 +88,130 @@ def gather(name: str, value: T) -> list[T]:
 
 @contextlib.contextmanager
 def share_failures() -> Iterator[None]:
-    """An exception inside the block ends every process of the run, within seconds.
+    """What ends one process inside the block ends every process of the run, within seconds.
 
-    The others print the message and leave, even from inside a collective, where they would wait
-    for ever for the one that failed: with status 2 for an InputError, else 1. (A process that is
-    killed says nothing; the service's heartbeat ends the others then.)
+    After an exception the others print the message and leave, even from inside a collective,
+    where they would wait for ever for the one that failed: with status 2 for an InputError, else
+    1. (A process that is killed says nothing; the service's heartbeat ends the others then.)
+
+    After SIGTERM to any of them all leave with status 75, from a training as soon as they have
+    saved the same step.
     """
     if not several():
         yield
         return
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(done,), daemon=True)
-    watcher.start()
-    try:
-        yield
-    except Exception as error:
-        done.set()
-        _announce(error)
-        raise
-    finally:
-        done.set()
-        watcher.join()
+    with notice.heeded(), notice.shared():
+        watcher.start()
+        try:
+            yield
+        except Exception as error:
+            told = notice.told() or _look(_NOTICE)
+            done.set()
+            _announce(error, told)
+            if told:
+                raise notice.Preempted from error
+            raise
+        finally:
+            done.set()
+            watcher.join()
 
 
-def _announce(error: Exception) -> None:
-    who = f"process {jax.process_index()} on {socket.gethostname()}"
+def _announce(error: Exception, told: bool) -> None:
+    """Publishes an error; after a notice it is taken for a consequence: others have left already."""
     kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-    message = {"text": f"{who}: {kind}{error}", "status": 2 if isinstance(error, InputError) else 1}
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one was faster
-        _service().key_value_set(_FAILURE, json.dumps(message))
+    text, status = f"{_name()}: {kind}{error}", 2 if isinstance(error, InputError) else 1
+    if told:
+        print(f"after SIGTERM: {text}", file=sys.stderr, flush=True)
+        _publish_end(f"{_name()} was stopped by SIGTERM; the same command continues", PREEMPTED)
+    else:
+        _publish_end(f"error: {text}", status)
+
+
+def _name() -> str:
+    return f"process {jax.process_index()} on {socket.gethostname()}"
+
+
+def _publish_end(text: str, status: int) -> None:
+    _publish(_FAILURE, {"text": text, "status": status})
 
 
 def _watch(done: threading.Event) -> None:
-    service = _service()
     while not done.wait(_LOOK_SECONDS):
-        try:
-            message = json.loads(service.key_value_try_get(_FAILURE))
-        except jax.errors.JaxRuntimeError:  # not found: nobody failed
+        _leave_with_others(done)
+        if notice.told():
+            _publish(_NOTICE, _name())
+        who = _look(_NOTICE)
+        if who is None or done.is_set():
             continue
-        if not done.is_set():
-            print(f"error: {message['text']}", file=sys.stderr, flush=True)
-            _leave(message["status"])
+        if notice.saving():
+            _stop_point.agree(done)
+        else:
+            _publish_end(f"{who} was stopped by SIGTERM; the same command continues", PREEMPTED)
+            _leave_with_others(done)
 
 
-def _leave(status: int) -> None:
+def _leave_with_others(done: threading.Event) -> None:
+    end = _look(_FAILURE)
+    if end and not done.is_set():
+        print(end["text"], file=sys.stderr, flush=True)
+        _leave(end["status"])
+
+
+def _leave(status: int) -> NoReturn:
     """Ends this process, whatever its main thread waits for; the failed one sees it go."""
-    late = threading.Timer(_LEAVE_SECONDS, os._exit, (status,))
+    late = threading.Timer(_LEAVE_SECONDS, notice.leave, (status,))
     late.daemon = True
     late.start()
     with contextlib.suppress(Exception):
         jax.distributed.shutdown()
-    os._exit(status)
+    notice.leave(status)
+
+
+class _StopPoint:
+    """The question of `must_stop` that all processes answer with yes, counted over the run's life.
+
+    While they agree no process asks on: the point lies one after the last question of them all.
+    """
+
+    def __init__(self):
+        self._lock, self._asked, self._point = threading.Lock(), 0, None
+
+    def reached(self) -> bool:
+        """Whether this question is the one; counts it."""
+        with self._lock:
+            self._asked += 1
+            return self._point is not None and self._asked >= self._point
+
+    def agree(self, done: threading.Event) -> None:
+        """Fixes the point once all processes have come to it; every watcher calls it."""
+        with self._lock:
+            if self._point is not None:
+                return
+            _publish(f"{_ASKED}{jax.process_index()}", self._asked)
+            while len(asked := _service().key_value_dir_get(_ASKED)) < jax.process_count():
+                _leave_with_others(done)  # one that had nothing to save has ended the run
+                if done.wait(0.1):
+                    return
+            self._point = 1 + max(int(count) for _, count in asked)
+
+
+_stop_point = _StopPoint()
+
+
+def _publish(key: str, value) -> None:
+    """Lets all processes see a value, plain JSON; the first one stays."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one was faster
+        _service().key_value_set(key, json.dumps(value))
+
+
+def _look(key: str):
+    """The value of `_publish`, or None without one."""
+    try:
+        return json.loads(_service().key_value_try_get(key))
+    except jax.errors.JaxRuntimeError:
+        return None
 
 
 def _service():

@@ -2,7 +2,8 @@
 
     python launch/tpu_train.py --config=configs/cora.py --workdir=runs/demo
 
-Run the same command again to continue a run that was stopped or killed.
+Run the same command again to continue a run that was stopped (SIGTERM: it saves and ends with
+status 75) or killed.
 """
 
 import os
@@ -11,7 +12,7 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from clmrc_jax import command_line
+from clmrc_jax import command_line, notice
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 
@@ -43,4 +44,5 @@ if __name__ == "__main__":
     use_huge_pages()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flags_as_required(["config", "workdir"])
-    command_line.run(main)
+    with notice.heeded(to_the_end=True):  # also while it starts
+        command_line.run(main)

@@ -25,10 +25,12 @@ ALLOWED = {
     "models": set(),
     "data": BOTTOM,
     "evaluate": {"data.languages", "files"},
-    "train": BOTTOM | {"models", "data", "evaluate", "sharding", "hosts"},
-    "retrieval": BOTTOM | {"models", "data", "evaluate", "sharding"},
+    "train": BOTTOM | {"models", "data", "evaluate", "sharding", "hosts", "notice"},
+    "retrieval": BOTTOM | {"models", "data", "evaluate", "sharding", "hosts"},
     "translate": BOTTOM | {"models", "data", "train", "sharding"},
-    "hosts": {"files", "exit_status"},
+    "notice": {"exit_status"},
+    "maintenance": set(),
+    "hosts": {"files", "exit_status", "notice"},
     "huge_pages": set(),
     "tpu_chips": set(),
     "rendezvous": {"files"},
@@ -36,7 +38,7 @@ ALLOWED = {
     "cloud": {"files", "exit_status"},
     "pipelines": BOTTOM
     | {"models", "data", "evaluate", "sharding", "train", "retrieval", "translate", "preflight"}
-    | {"tpu_chips", "hosts", "exit_status"},
+    | {"tpu_chips", "hosts", "notice", "maintenance", "exit_status"},
 }
 
 

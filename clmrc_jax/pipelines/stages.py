@@ -75,9 +75,6 @@ class Run:
             self.seconds[name] = manifest["seconds"]
             self.say(f"{name}: done before ({manifest['seconds']:.1f} s)")
             return manifest["counts"]
-        if hosts.must_stop():
-            self.say(f"stopped by SIGTERM before {name}; the same command continues from there")
-            raise hosts.Preempted
         self.say(f"{name}:")
         begin = time.monotonic()
 

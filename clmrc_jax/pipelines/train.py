@@ -3,12 +3,13 @@
 A config's `task` says which pipeline it belongs to: "cora" (default), "clmrc" or "translator".
 """
 
+import contextlib
 import os
 import time
 
 import jax
 
-from clmrc_jax import hosts, preflight
+from clmrc_jax import hosts, maintenance, notice, preflight
 from clmrc_jax.files import InputError, write_json
 from clmrc_jax.pipelines.settings import plain
 from clmrc_jax.pipelines.stages import MANIFEST, Run, workdir_lock
@@ -66,10 +67,15 @@ TASKS = {"cora": _cora, "clmrc": _clmrc, "translator": _translator}
 
 def _run(settings, workdir: str, pipeline, finish, first_model, as_json: bool) -> dict:
     begin = time.monotonic()
-    if not jax.distributed.is_initialized():  # joins the other hosts, where there are any
-        preflight.check(plain(settings), workdir)
-    run = Run(workdir)
-    with hosts.share_failures(), workdir_lock(workdir):
+    with notice.heeded(), contextlib.ExitStack() as stack:
+        if not jax.distributed.is_initialized():  # joins the other hosts, where there are any
+            # SIGTERM is ours: JAX's service hears it only where the program asks for it.
+            jax.config.update("jax_enable_preemption_service", False)
+            preflight.check(plain(settings), workdir)
+        stack.enter_context(maintenance.watched(jax.default_backend() == "tpu"))
+        stack.enter_context(hosts.share_failures())
+        stack.enter_context(workdir_lock(workdir))
+        run = Run(workdir)
         use_compilation_cache(run.path("compilation_cache"))
         if hosts.is_first():
             record_settings(settings, run, first_model)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from clmrc_jax import hosts
 from clmrc_jax.progress import Meter
 from clmrc_jax.retrieval.batches import BatchPlan, Ragged, TokenBatch, make_batches, tokenize_ranges
 from clmrc_jax.retrieval.embeddings import EmbeddingSpec, EmbeddingStore, EmbeddingWriter
@@ -133,12 +134,9 @@ def _windows(start: int, stop: int, rows: int) -> list[tuple[int, int]]:
 
 
 def _finish(writer: EmbeddingWriter) -> EmbeddingStore:
-    if jax.process_count() == 1:
-        return writer.finish()
-    from jax.experimental import multihost_utils  # noqa: PLC0415  (several hosts only)
-
-    multihost_utils.sync_global_devices("embedding shards written")
-    if jax.process_index() == 0:
+    # After a restart one host may have all that is missing, hours of work.
+    hosts.wait_for_all("embedding shards written")
+    if hosts.is_first():
         writer.finish()
-    multihost_utils.sync_global_devices("embedding manifest written")
+    hosts.wait_for_all("embedding manifest written")
     return EmbeddingStore(writer.folder)

@@ -16,8 +16,8 @@ import zlib
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
+from clmrc_jax import hosts
 from clmrc_jax.files import InputError, read_json, write_json
 from clmrc_jax.sharding import flatten_paths
 
@@ -161,8 +161,7 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 def _wait(checkpoints):
     if checkpoints.sealing is not None:
         checkpoints.sealing.join()
-        if jax.process_count() > 1:  # nobody reads before process 0 has written the checksums
-            multihost_utils.sync_global_devices(checkpoints.sealing.name)
+        hosts.wait_for_all(checkpoints.sealing.name)  # process 0 has written the checksums
         checkpoints.sealing = None
     error, checkpoints.error = checkpoints.error, None
     if error is not None:

@@ -15,9 +15,7 @@ import dataclasses
 import json
 import math
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 
@@ -25,9 +23,8 @@ import grain
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
-from clmrc_jax import hosts, sharding
+from clmrc_jax import hosts, notice, sharding
 from clmrc_jax.files import InputError, read_json, write_json
 from clmrc_jax.progress import Meter
 from clmrc_jax.train import checkpoints, goodput, metrics, optimizer, state, step
@@ -120,7 +117,8 @@ class Trainer:
         profile: (first, last) step of a `jax.profiler` trace, into `workdir/name/profile`; ()
         for none. Where the training ends before the window, a message says so.
         Raises InputError (foreign checkpoint, other configuration, data at an end),
-        TrainingDiverged, hosts.Preempted.
+        TrainingDiverged, notice.Preempted (with several processes, inside
+        `hosts.share_failures`) when SIGTERM came and the step is saved.
         """
         run = FitOptions(steps=steps, seed=seed, **options)
         if len(dataset) < steps:
@@ -186,20 +184,23 @@ class _Fit:
 
     def run(self, params, dataset) -> FitResult:
         if not (self.folder / "finished.json").exists():
-            threads = grain.ReadOptions(
-                num_threads=self.options.read_threads,
-                prefetch_buffer_size=max(4, self.options.read_threads),
-            )
-            with contextlib.ExitStack() as self.closing:
-                self.iterator = iter(dataset.to_iter_dataset(threads))
-                self.closing.callback(self.iterator.close)
-                self.closing.callback(self.profile.close)
-                self._resume(params)
-                with _stop_signal() as self.stopping:
+            with notice.heeded(), contextlib.ExitStack() as self.protection:
+                with contextlib.ExitStack() as self.closing:
+                    self._open(dataset)
+                    self._resume(params)
                     self._loop()
-            self._finish()
+                self._finish()
         params, _ = self._params_in("final")
         return FitResult(params, read_json(self.folder / "finished.json")["metrics"])
+
+    def _open(self, dataset):
+        threads = grain.ReadOptions(
+            num_threads=self.options.read_threads,
+            prefetch_buffer_size=max(4, self.options.read_threads),
+        )
+        self.iterator = iter(dataset.to_iter_dataset(threads))
+        self.closing.callback(self.iterator.close)
+        self.closing.callback(self.profile.close)
 
     def _resume(self, params):
         self.saved = self._checkpoints("checkpoints", keep=self.options.keep)
@@ -240,6 +241,7 @@ class _Fit:
                 if index == first:
                     self._settle(0)
                     self.timers.first_step()
+                    self.protection.enter_context(notice.saves_first())  # there is something
                 self.profile.end_after(self.done, lambda: self._settle(0))
                 last = self.done == options.steps
                 line = self._line(last)
@@ -250,11 +252,11 @@ class _Fit:
                     self.goodput.record(self.done)
                 if improved or (self.done % options.save_every == 0 and not last):
                     self._save()
-                if self.stopping.is_set() or hosts.must_stop():
+                if hosts.must_stop():
                     self._save()
                     text = f"{options.name}: stopped by SIGTERM, saved step {self.done}; "
                     print(text + "the same command continues from there", file=sys.stderr)
-                    raise hosts.Preempted
+                    raise notice.Preempted
                 self.timers.pause(time.perf_counter() - started)
                 meter.advance(note=f"loss {self.metrics['loss']:.4f}" if self.metrics else "")
 
@@ -330,6 +332,7 @@ class _Fit:
 
     def _save(self):
         self._settle(0)
+        self.writer.flush()
         with self.goodput.during("checkpoint"):
             data = {
                 "iterator": self.iterator.get_state(),
@@ -360,8 +363,7 @@ class _Fit:
             self.goodput.forget()
             for name in ("checkpoints", "best"):
                 (self.folder / name).rmtree(missing_ok=True)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"{self.options.name} finished")
+        hosts.wait_for_all(f"{self.options.name} finished")
 
     def _params_in(self, name):
         """(params, step) of the newest checkpoint in `best` or `final`."""
@@ -377,17 +379,3 @@ class _Fit:
                 f"remove {self.folder} to start it again"
             )
         return restored.state["params"], restored.step
-
-
-@contextlib.contextmanager
-def _stop_signal():
-    """An event that SIGTERM sets; the former handler comes back afterwards."""
-    # Of several processes JAX's own handler stays: it agrees on the step at which all stop.
-    main = threading.current_thread() is threading.main_thread() and jax.process_count() == 1
-    event = threading.Event()
-    former = signal.signal(signal.SIGTERM, lambda *_: event.set()) if main else None
-    try:
-        yield event
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, former)

@@ -17,6 +17,8 @@ from clmrc_jax.files import InputError
 from clmrc_jax.pipelines.stages import Run
 from clmrc_jax.pipelines.translator import Translation
 from clmrc_jax.pipelines.translator_settings import translator_settings
+from clmrc_jax.retrieval.batches import BatchPlan
+from clmrc_jax.retrieval.encode import encode_corpus
 from clmrc_jax.retrieval.exact import ExactIndex
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
@@ -117,21 +119,49 @@ def stop(workdir):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)  # the notice takes its way
 
-    fit(workdir, "first", lambda done: None)
-    fit(workdir, "second", tell)
+    with hosts.share_failures():
+        fit(workdir, "first", lambda done: None)
+        fit(workdir, "second", tell)
 
 
-def stop_between(workdir):
-    """SIGTERM to process 0 during a stage; all leave before the next but one at the latest."""
-    run = Run(workdir)
+def encode(workdir, late="0", stop=""):
+    """A stage that encodes four shards; process 0 comes `late` seconds after process 1.
+
+    With `stop` process 1 gets SIGTERM in it, and waits for the other then.
+    """
+
+    def tokenize(texts):
+        if texts[0] >= 2 * 8:
+            if jax.process_index() == 0:
+                time.sleep(float(late))
+            elif stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return [[text + 1] for text in texts]
 
     def work(folder):
-        if jax.process_index() == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1)
+        store = encode_corpus(
+            jax.jit(lambda ids, mask: ids[:, :1].astype(np.float32)),
+            Numbers(),
+            tokenize,
+            folder / "embeddings",
+            plan=BatchPlan(batch_size=8, buckets=(4,)),
+            fingerprint="f",
+            shard_rows=8,
+        )
+        return {"sum": float(store.rows(0, 32).sum())}
 
-    for name in ("one", "two", "three"):
-        run.stage(name, {}, work if name == "one" else lambda folder: None)
+    with hosts.share_failures():
+        Run(workdir).stage("encode", {}, work)
+
+
+class Numbers:
+    """32 texts, each its own row."""
+
+    def __len__(self):
+        return 32
+
+    def get_many(self, rows):
+        return list(rows)
 
 
 def fit(workdir, name, after, sizes=(4, 2)):

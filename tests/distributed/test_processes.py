@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from clmrc_jax.exit_status import PREEMPTED
-from clmrc_jax.hosts import Preempted
+from clmrc_jax.notice import Preempted
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
 from clmrc_jax.sharding import DEFAULT_RULES, make_mesh
 from clmrc_jax.train.pretrained import load_marian
@@ -147,14 +147,33 @@ def test_two_processes_train_one_translator(tmp_path):
     assert len(rows(tmp_path / "test/en-es.jsonl")) > 10
 
 
-def test_sigterm_stops_two_processes_at_once_in_a_later_training_and_between_stages(tmp_path):
+def test_sigterm_stops_two_processes_at_the_same_step_of_a_later_training(tmp_path):
     for status, errors in run_two("stop", tmp_path):
         assert status == PREEMPTED, errors
     assert (tmp_path / "first" / "finished.json").exists()
     assert max(int(x.name) for x in (tmp_path / "second" / "checkpoints").iterdir()) <= 5
-    for status, errors in run_two("stop_between", tmp_path):
+
+
+def test_sigterm_to_one_process_stops_both_in_an_encoding_and_the_rest_is_done_later(tmp_path):
+    for status, errors in run_two("encode", tmp_path, 120, "stop"):
         assert status == PREEMPTED, errors
-    assert (tmp_path / "one" / "stage.json").exists() and not (tmp_path / "two").exists()
+        assert "process 1 on " in errors and "the same command continues" in errors
+    shards = {path.name for path in (tmp_path / "encode" / "embeddings").glob("*.npy")}
+    assert {"shard-00000.npy", "shard-00001.npy"} <= shards and "shard-00002.npy" not in shards
+    for status, errors in run_two("encode", tmp_path):
+        assert status == 0, errors
+    assert encoded(tmp_path) == {"sum": 32 * 33 / 2}
+
+
+def encoded(workdir):
+    return json.loads((workdir / "encode" / "stage.json").read_text())["counts"]
+
+
+@pytest.mark.slow
+def test_a_host_that_has_more_to_encode_is_waited_for_longer_than_a_collective_would(tmp_path):
+    for status, errors in run_two("encode", tmp_path, 45):
+        assert status == 0, errors
+    assert encoded(tmp_path) == {"sum": 32 * 33 / 2}
 
 
 def run_cora(tmp_path, part):

@@ -17,8 +17,8 @@ import pytest
 from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError
-from clmrc_jax.hosts import Preempted
 from clmrc_jax.models import bert
+from clmrc_jax.notice import Preempted
 from clmrc_jax.sharding import make_mesh
 from clmrc_jax.train.loop import Trainer, TrainingDiverged
 from clmrc_jax.train.optimizer import OptimizerConfig
