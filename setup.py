@@ -47,6 +47,7 @@ EXTRAS["test"] = [
     *EXTRAS["translate"],
     *EXTRAS["compile"],
     "pytest>=8",
+    "setuptools>=65",  # builds the package in a test; Python 3.12 comes without it
     "pytest-xdist>=3.6",
     "ruff==0.17.6",
     "chex>=0.1.91",
@@ -62,7 +63,7 @@ setup(
     packages=find_packages(include=["clmrc_jax", "clmrc_jax.*"]),
     package_data={
         "clmrc_jax.data.world_facts": ["*.json"],
-        "clmrc_jax.pretrained": ["*", "*/*"],
+        "clmrc_jax": ["pretrained/*", "pretrained/*/*"],
     },
     install_requires=REQUIRED,
     extras_require=EXTRAS,

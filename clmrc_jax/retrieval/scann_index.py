@@ -199,6 +199,6 @@ def _import_scann():
     except ImportError as error:
         raise InputError(
             "index 'scann' needs the package scann, which has wheels for Linux only: "
-            'pip install "clmrc_jax[scann]", or use --index=exact or --index=numpy'
+            "pip install scann, or use --config.index.kind=exact (retrieve.py: --index=exact)"
         ) from error
     return scann_ops_pybind
