@@ -12,6 +12,8 @@ paper           the published hyper-parameters: mBERT towers, mT5-base, your Wik
 squads          SQuAD-style files of several languages as passages and questions:
                 --config.corpus.squads="(('xquad.en.json', 'en'), ('xquad.ar.json', 'ar'))"
                 --config.retriever_model.pretrained=FOLDER_OR_ID
+                mGEN is left out; --config.generate=True trains it from random weights, or from
+                --config.generator_model.pretrained=FOLDER_OR_ID
 """
 
 import ml_collections
@@ -142,6 +144,7 @@ def paper():
                 "save_every": 500,
                 "log_every": 50,
                 "generate_batch": 128,
+                "label_chunk": 100_000,
                 "beams": 4,
                 "length_penalty": 1.0,
                 "early_stopping": False,
@@ -315,7 +318,9 @@ def squads():
     )
     config.retriever_optimizer.update({"warmup_steps": 20, "clip_norm": 1.0})
     config.index.kind = "exact"
+    # Retrieval alone. --config.generate=True trains mGEN too, on a vocabulary of the corpus.
     config.generate = False
+    config.generator_model.update({"pretrained": "", "vocabulary": 16000})
     config.evaluation.scorer = "portable"
     return config
 

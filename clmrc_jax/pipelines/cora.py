@@ -19,7 +19,7 @@ from clmrc_jax.evaluate.normalize import normalized_match
 from clmrc_jax.evaluate.recall import score_retrieval
 from clmrc_jax.evaluate.xor import score_xor
 from clmrc_jax.files import JsonlRows, read_json, read_jsonl, write_json, write_jsonl
-from clmrc_jax.pipelines import corpora, evaluation_checks, mesh_checks, mining, models
+from clmrc_jax.pipelines import corpora, evaluation_checks, labelling, mesh_checks, mining, models
 from clmrc_jax.pipelines.generator_rows import GeneratorRows
 from clmrc_jax.pipelines.gold_recall import gold_recall
 from clmrc_jax.pipelines.settings import CoraSettings, determining, plain
@@ -33,6 +33,8 @@ from clmrc_jax.retrieval.runs import read_run, write_run
 RETRIEVER = ("corpus", "retriever_model", "retriever_head", "retriever_format", "retriever")
 GENERATOR = ("corpus", "generator_model", "generator_format", "generator", "mining")
 GENERATOR += ("synthetic_languages",)
+LABELLING = (*GENERATOR, "generator_optimizer", "seed")
+LABELS = "labels"  # folder of labelled candidates, until they are mined
 
 
 class Cora:
@@ -252,36 +254,36 @@ class Cora:
         rules, names = self.settings.mining, self.settings.corpus.passage_names
 
         def work(folder):
-            retrieved = read_run(self._path(round, "retrieved") / "train.jsonl")
-            candidates = list(mining.retrieved_candidates(retrieved, rules))
-            if rules.language_links:
-                candidates += mining.linked_candidates(
-                    self.corpus.rows("annotated"), self.corpus.store, self.corpus.links, rules
-                )
-            predictions, _, _ = self.generator.answer(
-                self._placed_generator(),
-                [(c.question, c.answer_lang, [c.ctx]) for c in candidates],
-                beams=1,
-                description="label passages with mGEN",
-            )
-            if not hosts.is_first():
+            labelled = self._labelled(round, folder / LABELS)
+            if labelled is None:
                 return {}
-            mined = list(mining.mined_rows(candidates, predictions, rules, round, names))
-            write_jsonl(folder / "mined.jsonl", mined)
-            count = write_jsonl(
-                folder / "training.jsonl", mining.merge(training, mined, rules, names)
-            )
-            labels = [mining.label(c, p, rules) for c, p in zip(candidates, predictions)]
-            return {
-                "candidates": len(candidates),
-                "linked": sum(c.origin == "language_link" for c in candidates),
-                "positives": labels.count(mining.POSITIVE),
-                "mined questions": len(mined),
-                "rows": count,
-            }
+            counts, mined = labelled.write_mined(folder / "mined.jsonl", rules, round, names)
+            united = mining.merge(training, JsonlRows(folder / "mined.jsonl"), rules, names)
+            rows = write_jsonl(folder / "training.jsonl", united)
+            return {**counts, "mined questions": mined, "rows": rows}
 
         self._stage(round, "mined", work)
+        if hosts.is_first():  # only now: a killed stage would label all of them again
+            (self._path(round, "mined") / LABELS).rmtree(missing_ok=True)
         return JsonlRows(self._path(round, "mined") / "training.jsonl")
+
+    def _labelled(self, round: int, folder) -> labelling.Labelled | None:
+        """All candidates of a round with mGEN's predictions; None on processes but the first."""
+        path, params = self._path(round, "retrieved") / "train.jsonl", self._placed_generator()
+        candidates = mining.all_candidates(read_run(path), self.corpus, self.settings.mining)
+
+        def predict(part):
+            items = [(c.question, c.answer_lang, [c.ctx]) for c in part]
+            description = "label passages with mGEN"
+            return self.generator.answer(params, items, beams=1, description=description)[0]
+
+        return labelling.label_candidates(
+            candidates,
+            predict,
+            folder,
+            size=self.settings.generator.label_chunk,
+            made_by=training_identity(self.settings, LABELLING, JsonlRows(path)),
+        )
 
     def answer(self, round: int) -> None:
         """Answers of the evaluation split, with passages and (closed book) without."""

@@ -55,6 +55,21 @@ def training_state_bytes(
     }
 
 
+def labelling_memory(s: CoraSettings, candidates: int, passage_bytes: float) -> dict[str, int]:
+    """Bytes of host memory of mining: those of a part of the candidates, and the questions of all.
+
+    A passage takes twice its bytes and 1 kB of Python objects, a token 36 bytes, and the key of a
+    candidate's question 8, or 48 while candidates are sorted by question.
+    """
+    part = min(candidates, s.generator.label_chunk)
+    parts = {
+        "passages of a part": int(part * (2 * passage_bytes + 1000)),
+        "tokens of a part": part * s.generator_format.source_buckets[0] * 36,
+        "questions of all candidates": candidates * 48,
+    }
+    return parts | {"total": sum(parts.values())}
+
+
 def device_bytes(tree) -> int:
     return sum(
         math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)

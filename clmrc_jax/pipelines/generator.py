@@ -41,6 +41,7 @@ class GeneratorTraining:
     validate_every: updates between validations; 0 validates after the last one only.
     best: keep the parameters of the highest exact match instead of the last ones.
     generate_batch: sources answered at once by a process.
+    label_chunk: mining candidates in memory at once, and labelled again after a kill at most.
     beams, length_penalty, early_stopping, max_length, min_length: decoding (spec 4.5); lengths
         count the start token.   Labelling is greedy.
     """
@@ -58,6 +59,7 @@ class GeneratorTraining:
     save_every: int = 500
     log_every: int = 50
     generate_batch: int = 64
+    label_chunk: int = 100_000
     beams: int = 4
     length_penalty: float = 1.0
     early_stopping: bool = False
@@ -68,7 +70,7 @@ class GeneratorTraining:
         setting_checks.counts(self, "steps")
         setting_checks.share(self, "synthetic_share")
         setting_checks.share(self, "label_smoothing", whole=False)
-        lows = ("save_every", "log_every", "generate_batch", "beams")
+        lows = ("save_every", "log_every", "generate_batch", "label_chunk", "beams")
         setting_checks.at_least(self, 1, *lows)
         setting_checks.at_least(
             self, 0, "answer_passages", "synthetic_after_epoch", "validation_rows", "min_length"

@@ -126,6 +126,13 @@ def linked_candidates(
                 )
 
 
+def all_candidates(run: Iterable[dict], corpus, rules: MiningRules) -> Iterator[Candidate]:
+    """Those of lines 4 and 6. run: retrieval run rows.   corpus: its annotated rows, links, store."""
+    yield from retrieved_candidates(run, rules)
+    if rules.language_links:
+        yield from linked_candidates(corpus.rows("annotated"), corpus.store, corpus.links, rules)
+
+
 def label(candidate: Candidate, prediction: str, rules: MiningRules) -> str:
     """Lines 7-8: POSITIVE where mGEN's prediction from this passage alone is the answer."""
     if rules.match == "exact":
@@ -134,10 +141,10 @@ def label(candidate: Candidate, prediction: str, rules: MiningRules) -> str:
         right = normalized_match(prediction, candidate.answers, candidate.answer_lang)
     if right:
         return POSITIVE
-    text = f"{candidate.ctx['title']} {candidate.ctx['text']}"
-    answers = searchable(candidate.answers)
-    if rules.unsure == "dropped" and contains_answer(answers, text, candidate.answer_lang):
-        return MATCHED
+    if rules.unsure == "dropped":
+        text = f"{candidate.ctx['title']} {candidate.ctx['text']}"
+        if contains_answer(searchable(candidate.answers), text, candidate.answer_lang):
+            return MATCHED
     return NEGATIVE
 
 
@@ -176,18 +183,19 @@ def mined_rows(
 
 
 def merge(
-    old: Iterable[dict], mined: Iterable[dict], rules: MiningRules, names: Names = by_id
+    old: Iterable[dict], mined: Sequence[dict], rules: MiningRules, names: Names = by_id
 ) -> Iterator[dict]:
     """B(t+1) = B(t) + mined (line 8); rows of one question become one row.
 
     Positives are united, oldest first (the annotated passage stays); a passage that is a
-    positive anywhere is no negative; newest negatives come first, being the harder ones.
+    positive anywhere is no negative; newest negatives come first, being the harder ones. Of the
+    mined rows, one per question, ids alone are in memory.
     """
-    new = {row["q_id"]: row for row in mined}
+    new = {row["q_id"]: number for number, row in enumerate(mined)}
     for row in old:
-        other = new.pop(row["q_id"], None)
-        yield row if other is None else _united(row, other, rules, names)
-    yield from new.values()
+        number = new.pop(row["q_id"], None)
+        yield row if number is None else _united(row, mined[number], rules, names)
+    yield from (mined[number] for number in new.values())
 
 
 def _united(old: dict, new: dict, rules: MiningRules, names: Names) -> dict:

@@ -21,7 +21,7 @@ from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.models.mt5 import Mt5Config
 from clmrc_jax.pipelines import estimates, evaluation_checks
 from clmrc_jax.pipelines.counts import Counts, corpus_counts
-from clmrc_jax.pipelines.models import source_folder
+from clmrc_jax.pipelines.models import left_out_note, source_folder
 from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
 from clmrc_jax.sharding import DEFAULT_RULES
 from clmrc_jax.train.metrics import PEAK_TFLOPS
@@ -69,6 +69,7 @@ def make_plan(s: CoraSettings) -> dict:
     counts, mesh = corpus_counts(s.corpus), planned_mesh(s.mesh)
     configs = {"retriever": config_of(s.retriever_model, "bert", notes)}
     configs["generator"] = config_of(s.generator_model, "mt5", notes) if s.generate else None
+    notes += [] if s.generate else [left_out_note(s)]
     devices = planned_devices(mesh)
     models, stages = _models(s, configs), _stages(s, counts, configs, devices)
     memory = _memory(s, counts, configs, mesh)
@@ -81,6 +82,7 @@ def make_plan(s: CoraSettings) -> dict:
         "memory": memory,
         "process": process_memory(memory, devices),
         "host": _host(s, counts, configs),
+        "labelling": _labelling(s, counts),
         "disk": _disk(s, counts, models, _width(s, configs["retriever"])),
         "stages": stages,
         "seconds": total(stage["seconds"] for stage in stages),
@@ -246,6 +248,16 @@ def _host(s: CoraSettings, counts: Counts, configs: dict) -> dict:
     return parts | {"total": sum(parts.values())}
 
 
+def _labelling(s: CoraSettings, counts: Counts) -> dict:
+    size = _candidates(s, counts), counts.passage_bytes
+    return estimates.labelling_memory(s, *size) if s.rounds else {}
+
+
+def _candidates(s: CoraSettings, counts: Counts) -> int:
+    linked = counts.english * LINKED if s.mining.language_links else 0
+    return counts.train * s.mining.retrieved + linked
+
+
 def _reorder_bytes(s: CoraSettings, cells: int) -> int:
     return cells * {"float32": 4, "bfloat16": 2, "int8": 1}[s.index.scann.storage]
 
@@ -259,7 +271,7 @@ def _disk(s: CoraSettings, counts: Counts, models: dict, width: int | None) -> d
 
     Every round keeps embeddings, index, retrieval runs, and each model twice (the training's
     last parameters and the Hugging Face folder), float32. A running training has two
-    checkpoints of parameters and statistics, and the best parameters.
+    checkpoints of parameters and statistics, and the best parameters; mining, its candidates.
     """
     rounds = s.rounds + 1
     run_rows = counts.questions * s.index.top_k * rounds
@@ -267,6 +279,8 @@ def _disk(s: CoraSettings, counts: Counts, models: dict, width: int | None) -> d
         "passage store": int(counts.passages * counts.passage_bytes),
         "retrieval runs": int(run_rows * counts.passage_bytes),
     }
+    if s.rounds:
+        disk["candidates while mining"] = int(_candidates(s, counts) * (counts.passage_bytes + 300))
     if width is not None:
         number = jnp.dtype(s.retriever.embeddings).itemsize
         scale = 4 if s.retriever.embeddings == "int8" else 0
@@ -338,8 +352,7 @@ def _generator_work(s: CoraSettings, counts: Counts, config: Mt5Config | None, r
     """As `_retriever_work`: training mGEN, labelling candidates, answering (twice: closed book)."""
     t, f, e = s.generator, s.generator_format, s.evaluation
     steps, last = t.steps_of(round), round == s.rounds
-    candidates = counts.train * s.mining.retrieved
-    candidates += counts.english * LINKED if s.mining.language_links else 0
+    candidates = _candidates(s, counts)
     answers = getattr(counts, e.split)
     source = f.source_length * (f.passages if f.fusion else 1)
 

@@ -30,7 +30,8 @@ def show(plan: dict, console: Console | None = None) -> None:
     console.print(_models(plan["models"]))
     if plan["memory"]:
         console.print(_memory(plan["memory"], d["memory_bytes"]))
-    titles = {"process": "memory of the process", "host": "host memory for search", "disk": "disk"}
+    titles = {"process": "memory of the process", "host": "host memory for search"}
+    titles |= {"labelling": "host memory for mining", "disk": "disk"}
     for name, title in titles.items():
         if plan.get(name):
             console.print(_sizes(title, plan[name]))

@@ -51,6 +51,11 @@ def test_run_leaves_the_files_of_every_stage(smoke_run):
     counts = read_json(smoke_run / "corpus" / "stage.json")["counts"]
     assert counts["test questions"] == 26 * 8 and len(counts["languages"]) == 13
     assert not list(smoke_run.rglob("*.tmp-*"))
+    assert {path.name for path in (smoke_run / "round_0/mined").iterdir()} == {
+        "stage.json",
+        "mined.jsonl",
+        "training.jsonl",
+    }
 
 
 def test_manifests_tell_what_validation_said(smoke_run):

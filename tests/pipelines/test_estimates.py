@@ -1,6 +1,10 @@
 """Sizes by formula against arrays that exist, published counts, and XLA's own accounting."""
 
+import dataclasses
+import json
 import math
+import tracemalloc
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from clmrc_jax import sharding
 from clmrc_jax.models import bert, biencoder, mt5
-from clmrc_jax.pipelines import estimates
+from clmrc_jax.pipelines import estimates, mining
 from clmrc_jax.train.optimizer import OptimizerConfig, make_transform
 from clmrc_jax.train.state import abstract_state, make_start
 
@@ -97,3 +101,26 @@ def test_generation_flops_of_one_beam_are_those_of_a_forward_pass():
     encoder, decoder = estimates.generation_flops(TINY, 4, 96, 20, 1)
     assert encoder + decoder == pytest.approx(mt5.forward_flops(TINY, 4, 96, 20))
     assert estimates.generation_flops(TINY, 4, 96, 20, 4) == pytest.approx((encoder, 4 * decoder))
+
+
+def test_labelling_memory_is_that_of_a_part_and_covers_what_python_takes(smoke_corpus):
+    settings = types.SimpleNamespace(
+        generator=types.SimpleNamespace(label_chunk=300),
+        generator_format=types.SimpleNamespace(source_buckets=(64, 128)),
+    )
+    few, many = (estimates.labelling_memory(settings, n, 500) for n in (300, 3000))
+    assert few["tokens of a part"] == many["tokens of a part"] == 300 * 64 * 36
+    assert many["total"] - few["total"] == 2700 * 48
+    row = {"q_id": "q", "question": "q?", "lang": "en", "answers": ["a"]}
+    rows = [
+        row | {"ctxs": [dataclasses.asdict(p)]} for p in smoke_corpus.store.get_many(range(300))
+    ]
+    text = sum(len(json.dumps(r["ctxs"][0], ensure_ascii=False).encode()) for r in rows) / 300
+    lines = [json.dumps(r) for r in rows]
+    tracemalloc.start()
+    held = list(mining.retrieved_candidates(map(json.loads, lines), mining.MiningRules()))
+    tokens = [[10_000 + 64 * i + k for k in range(64)] for i in range(len(held))]
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    planned = estimates.labelling_memory(settings, len(tokens), text)["total"]
+    assert 0.5 * planned < taken < planned

@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -50,9 +53,21 @@ def test_dry_run_of_every_preset_prints_and_writes_nothing(
     assert process["arrays of the largest step"] >= max(
         phase["total"] for phase in returned["memory"].values()
     )
-    for parts in (*returned["memory"].values(), returned["host"], returned["disk"], process):
+    assert bool(returned["labelling"]) == (preset != "squads"), "which mines nothing"
+    host = (returned["host"], returned["labelling"], returned["disk"], process)
+    for parts in (*returned["memory"].values(), *host):
         if parts:
             assert parts["total"] == sum(size for name, size in parts.items() if name != "total")
+
+
+def test_a_run_without_mgen_says_how_to_turn_it_on(configs):
+    (note,) = [x for x in _plan(configs, "squads")["notes"] if "mGEN" in x]
+    assert "mGEN is left out (generate=False)" in note
+    assert "--config.generate=True" in note and "RANDOM weights unless --config.generator" in note
+    changes = {"generator_model.pretrained": "google/mt5-base"}
+    (note,) = [x for x in _plan(configs, "squads", **changes)["notes"] if "mGEN" in x]
+    assert "from 'google/mt5-base'" in note
+    assert not [x for x in _plan(configs, "demo")["notes"] if "left out" in x]
 
 
 def test_dry_run_json_is_the_returned_plan(configs, capsys, tmp_path):
@@ -72,6 +87,8 @@ def test_plan_paper_has_the_sizes_of_the_design(paper):
     assert made["models"]["generator"]["parameters"] == 582_401_280
     assert made["host"]["float32 matrix"] == 43_600_000 * 768 * 4  # 134 GB
     assert made["host"]["hash codes"] == pytest.approx(8.4e9, rel=0.01)
+    assert made["labelling"]["tokens of a part"] == 100_000 * 256 * 36
+    assert made["labelling"]["total"] < 2e9, "a part of 3.5 million candidates"
     assert made["disk"]["embeddings"] == 3 * 43_600_000 * 768 * 2  # three rounds of 67 GB
     assert made["disk"]["passage store"] == pytest.approx(26e9, rel=0.01)
     assert [x["stage"] for x in made["stages"]].count("label candidates") == 2
@@ -123,3 +140,31 @@ def test_plan_local_folder_gives_its_sizes(configs, tmp_path):
     sizes = made["models"]["generator"]["sizes"]
     assert (sizes["vocab_size"], sizes["num_decoder_layers"]) == (300, 2)
     assert not sizes["tie_word_embeddings"] and sizes["remat"], "config's own sizes still apply"
+
+
+SHORT_RUNS = {
+    "cora.py:demo": ("rounds=0", "retriever.steps=(8,)", "generator.steps=(8,)"),
+    "dual_bert.py:demo": ("source_recipe.epochs=0.2", "target_recipe.epochs=0.5"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", SHORT_RUNS)
+def test_a_real_run_on_the_cpu_takes_the_memory_of_its_plan(repository, tmp_path, preset):
+    script, config = repository / "launch" / "tpu_train.py", repository / "configs" / preset
+    flags = [f"--config={config}", f"--workdir={tmp_path}", "--json"]
+    flags += [f"--config.{change}" for change in SHORT_RUNS[preset]]
+    # One device, as a user has; the tests' own flags would make eight of the CPU.
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+
+    def launch(*more):
+        command = [sys.executable, str(script), *flags, *more]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    planned = launch("--dry_run")["process"]["total"]
+    launch()
+    logs = [path.read_text().splitlines() for path in tmp_path.rglob("metrics.jsonl")]
+    used = max(json.loads(lines[-1])["host_memory_peak_bytes"] for lines in logs)
+    assert planned == pytest.approx(used, rel=0.2)
