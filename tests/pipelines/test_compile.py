@@ -1,8 +1,12 @@
 """Two-layer models of every pipeline, compiled for real slices: memory, collectives, exit codes."""
 
+import ast
 import importlib.util
 import json
 import math
+import pathlib
+import re
+import shlex
 
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -280,50 +284,42 @@ def test_options_that_shrink_what_is_too_large_come_first():
     assert rows.change == "--config.retriever.batch_size=64"
 
 
-# Changes of the presets: v5e's chips have half the memory, and 256 of them want 256 rows.
-PAPER = {
-    "v4-8": {},
-    "v4-32": {},
-    "v5e-16": {"retriever.chunk_size": 32},
-    "v5e-256": {
-        "retriever.batch_size": 1024,
-        "retriever.chunk_size": 256,
-        "generator.batch_size": 256,
-        "generator.generate_batch": 256,
-    },
-}
-DUAL_BERT = {
-    "v4-8": {},
-    "v4-32": {},
-    "v5e-16": {},
-    "v5e-256": {"source_recipe.batch_size": 256, "target_recipe.batch_size": 256},
-}
+def _documented():
+    """(file and preset, slice, steps, changes of the config) of every command in the docs."""
+    page = pathlib.Path(__file__).parents[2] / "docs" / "tpu_compile.md"
+    block = page.read_text("utf-8").split("## The paper's presets")[1].split("```")[1]
+    prefix, found = "", []
+    for line in block.replace("\\\n", "").strip().splitlines():
+        if line.startswith("P="):
+            (prefix,) = shlex.split(line.removeprefix("P="))
+            continue
+        command, _, comment = line.replace("$P", prefix).partition("#")
+        flags = (part for part in shlex.split(command) if "=" in part)
+        flags = dict(part.removeprefix("--").split("=", 1) for part in flags)
+        preset, steps = flags.pop("config"), flags.pop("steps", "")
+        slices = [flags.pop("topology"), *re.findall(r"v\d\w*-\d+", comment)]
+        changes = {k.removeprefix("config."): ast.literal_eval(v) for k, v in flags.items()}
+        steps = tuple(filter(None, steps.split(",")))
+        found += [(preset, name, steps, changes) for name in slices]
+    return found
 
 
-def _assert_fits(config, name, steps=()):
+def test_documented_commands_cover_every_training_of_the_table():
+    slices = ("v4-8", "v4-32", "v5e-16", "v5e-256")
+    cora, dual_bert = ("configs/cora.py:paper", "configs/dual_bert.py:files")
+    found = {(preset, name, *changes.values()) for preset, name, _, changes in _documented()}
+    whole = {(cora, "v4-8"), (cora, "v4-32"), (cora, "v5e-16", 32), (cora, "v5e-256", 1024, 256)}
+    parts = {(cora, name, 1024, n) for name, n in zip(slices, (128, 256, 128))}
+    parts.add((cora, "v5e-256", 128, 2, 128))
+    reading = {(dual_bert, name, *([256, 256] * (name == "v5e-256"))) for name in slices}
+    assert found == whole | parts | reading
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset, name, steps, changes", _documented())
+def test_documented_command_fits_at_full_size(repository, preset, name, steps, changes):
+    file, _, preset = preset.partition(":")
+    config = _config(repository, pathlib.Path(file).stem, preset)
+    config.update_from_flattened_dict(changes)
     report = compiling.make_report(config, name, steps=steps)
     assert report["fits"], [(row["step"], row["memory"]) for row in report["steps"]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PAPER)
-def test_paper_preset_fits_at_full_size(repository, name):
-    config = _config(repository, "cora", "paper")
-    config.update_from_flattened_dict(PAPER[name])
-    _assert_fits(config, name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name, chunk", [("v4-8", 128), ("v4-32", 256), ("v5e-16", 128)])
-def test_batch_of_1024_fits_in_chunks(repository, name, chunk):
-    config = _config(repository, "cora", "paper")
-    config.retriever.update({"batch_size": 1024, "chunk_size": chunk})
-    _assert_fits(config, name, ["train mDPR"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", DUAL_BERT)
-def test_dual_bert_fits_at_full_size(repository, name):
-    config = _config(repository, "dual_bert", "files")
-    config.update_from_flattened_dict(DUAL_BERT[name])
-    _assert_fits(config, name)
