@@ -102,6 +102,11 @@ def _print_plan(plan, options) -> int:
                 "--emit=jobs needs --tpu_vm='NAME-{number} --zone=.. --accelerator=..'"
             )
         launcher = ["python", *JOB.split(), *shlex.split(options.tpu_vm), "--"]
+        if "://" not in options.workdir:
+            _say(
+                f"warning: --workdir={options.workdir} is a folder of each slice: lost with it, and "
+                "not seen by --collect here; use gs://"
+            )
     sweep.record(plan, options.workdir)
     for line in sweep.commands(plan, options.workdir, ["python", *TRAINER.split()], launcher):
         print(line)

@@ -16,10 +16,13 @@ import argparse
 import dataclasses
 import json
 import pathlib
+import re
 import shlex
 import sys
 
 from clmrc_jax.cloud import gcloud, tpu_vm
+from clmrc_jax.cloud.patience import Patience, patiently
+from clmrc_jax.cloud.plan import plan
 from clmrc_jax.cloud.slices import Slice
 from clmrc_jax.files import InputError
 
@@ -61,13 +64,16 @@ def _run(flags, command: list[str]) -> int:
         print(shlex.join(command))
         return 0
     if flags.dry_run:
-        print("\n".join(tpu_vm.plan(flags.verb, slice, options)))
+        print("\n".join(plan(flags.verb, slice, options)))
         return 0
     if flags.verb == "run":
         return tpu_vm.run(slice, options)
     if flags.verb == "status":
         return _status(slice, flags.json)
-    {"create": tpu_vm.create, "stop": tpu_vm.stop, "delete": tpu_vm.delete}[flags.verb](slice)
+    if flags.verb == "delete":  # what is not deleted goes on costing
+        patiently(lambda: tpu_vm.delete(slice), Patience(flags.outage_patience, poll=30))
+    else:
+        {"create": tpu_vm.create, "stop": tpu_vm.stop}[flags.verb](slice)
     return 0
 
 
@@ -84,11 +90,13 @@ def _options(flags, command: list[str]) -> tpu_vm.RunOptions:
     if not command:
         raise InputError("run: give the command after --, e.g. -- python launch/tpu_train.py ...")
     text = command[0] if len(command) == 1 else shlex.join(command)
-    workdir = next((word for word in command if word.startswith("--workdir=")), "--workdir=gs://")
-    if flags.spot and "://" not in workdir:
-        print(f"tpu_vm: warning: {workdir} is lost with a spot slice; use gs://", file=sys.stderr)
+    for workdir in re.findall(r"--workdir(?:=|\s+)(\S+)", text):
+        if (flags.spot or flags.delete) and "://" not in workdir:
+            why = "with a spot slice" if flags.spot else "when --delete deletes the slice"
+            warning = f"tpu_vm: warning: --workdir={workdir} is lost {why}; use gs://"
+            print(warning, file=sys.stderr)
     source = pathlib.Path(flags.source) if flags.source else pathlib.Path(__file__).parent.parent
-    names = ("extras", "poll", "patience", "max_restarts", "delete")
+    names = ("extras", "poll", "patience", "outage_patience", "max_restarts", "delete")
     return tpu_vm.RunOptions(text, source, **{name: getattr(flags, name) for name in names})
 
 
@@ -122,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument(
             "--direct", action="store_true", help="no queued resource: now, or an error"
         )
+        if name in ("run", "delete"):
+            verb.add_argument(
+                "--outage_patience",
+                type=float,
+                default=3600,
+                help="seconds to bear that Google Cloud or the network fails (default 3600)",
+            )
         if name in ("create", "run"):
             _add_making(verb)
         if name not in ("create", "delete"):

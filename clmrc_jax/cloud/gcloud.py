@@ -7,16 +7,19 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
 
 from clmrc_jax.cloud.slices import Slice, accelerator
 from clmrc_jax.files import InputError
 
 TIMED_OUT = 124
+PASSING = frozenset({"ssh", "outage", "other"})  # kinds of errors that may pass by themselves
 
 
 class CloudError(InputError):
-    """gcloud failed; `kind` is a key of the table below, or "other"."""
+    """gcloud failed; `kind` is a key of the table below, "script" (that ran), or "other"."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -35,18 +38,34 @@ class Done:
 # (kind, what gcloud prints, remedy); the first row that matches counts.
 _ERRORS = (
     (
-        "quota",
-        r"quota limit|quota '.*exhausted|quota.*exceeded",
-        "the project may not use so many chips of this kind (spot and on-demand count apart, and "
-        "failed or suspended queued resources too: gcloud compute tpus queued-resources list). "
-        "Ask for quota at https://console.cloud.google.com/iam-admin/quotas, or take a smaller "
-        "slice, another zone or --spot",
+        "ssh",
+        r"exited with return code \[255\]|publickey|host key verification|ssh-add",
+        "a new slice takes a minute to accept connections: try again. Else add the key to the "
+        "agent (ssh-add ~/.ssh/google_compute_engine), open port 22, or give --ssh_flags="
+        "--internal-ip inside the VPC",
     ),
     (
         "stockout",
         r"no more capacity|insufficient (reserved )?capacity|stockout|resource_pool_exhausted",
         "the zone has no such chips free now. Wait in the queue (leave --direct out), take --spot, "
         "or try another zone",
+    ),
+    (  # before quota (of requests per minute) and login: without a network, gcloud asks to log in
+        "outage",
+        r"name resolution|name or service not known|nodename nor servname|could not resolve|"
+        r"unable to find the server|network is unreachable|max retries exceeded|timed out|"
+        r"connection (refused|reset|aborted)|deadline.exceeded|gave no answer|per.minute|"
+        r"rate.?limit|too many requests|unavailable:|(service|currently) unavailable|"
+        r"(internal|backend) error|(http|error|code|status)\W{0,3}(429|5\d\d)\b",
+        "the network here or Google Cloud fails at the moment",
+    ),
+    (
+        "quota",
+        r"quota limit|quota '.*exhausted|quota.*exceeded",
+        "the project may not use so many chips of this kind (spot and on-demand count apart, and "
+        "failed or suspended queued resources too: gcloud compute tpus queued-resources list). "
+        "Ask for quota at https://console.cloud.google.com/iam-admin/quotas, or take a smaller "
+        "slice, another zone or --spot",
     ),
     (
         "api",
@@ -60,11 +79,9 @@ _ERRORS = (
         "list --zone=ZONE for --runtime",
     ),
     (
-        "ssh",
-        r"exited with return code \[255\]|publickey|host key verification|ssh-add",
-        "a new slice takes a minute to accept connections: try again. Else add the key to the "
-        "agent (ssh-add ~/.ssh/google_compute_engine), open port 22, or give --ssh_flags="
-        "--internal-ip inside the VPC",
+        "usage",
+        r"unrecognized arguments|invalid choice|argument --|invalid_argument",
+        "gcloud does not take this; --create_flags and --ssh_flags go to it as they are",
     ),
     (
         "login",
@@ -78,13 +95,14 @@ _ERRORS = (
     ),
     (
         "permission",
-        r"permission_denied|permission .*denied|does not have permission|forbidden",
+        r"permission_denied|permission .*denied|required '.*' permission|does not have permission|"
+        r"forbidden",
         "ask the project's owner for roles/tpu.admin and roles/iam.serviceAccountUser, and check "
         "--project and --zone",
     ),
     (
         "absent",
-        r"not_found|was not found|could not fetch resource",
+        r"not_found|was not found",
         "check name, --zone and --project: gcloud compute tpus tpu-vm list --zone=ZONE; make it "
         "with: launch/tpu_vm.py create",
     ),
@@ -94,6 +112,11 @@ _ERRORS = (
         "it is there already: launch/tpu_vm.py status; or delete it first",
     ),
 )
+
+
+def say(text: str) -> None:
+    """A line about what happens, to stderr, with the time of day."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _command(group: str, verb: str, slice: Slice, *rest: str) -> list[str]:
@@ -174,10 +197,17 @@ def run(command: Sequence[str], *, timeout: float | None = None, show: bool = Fa
 
 
 def failure(command: Sequence[str], done: Done) -> CloudError:
-    """The error of a failed command: what gcloud says, and what to do about it."""
+    """The error of a failed command: what gcloud says, and what to do about it.
+
+    Its kind is "script" when ssh worked and the script failed: gcloud ends with its status then.
+    """
     text = done.errors.strip() or done.output.strip() or f"exit status {done.code}"
     said = [line for line in text.splitlines() if line.startswith("ERROR")] or text.splitlines()
-    return explained(f"{' '.join(command[3:5])} {command[5]}: {' '.join(said[-3:])}", text)
+    message = f"{' '.join(command[3:5])} {command[5]}: {' '.join(said[-3:])}"
+    ours = re.search(r"^ERROR: (\(gcloud\.|gcloud crashed)", text, re.MULTILINE)
+    if command[4] == "ssh" and not ours and done.code not in (TIMED_OUT, 255):
+        return CloudError("script", message)
+    return explained(message, text)
 
 
 def explained(what: str, text: str = "") -> CloudError:

@@ -17,7 +17,19 @@ ARCHIVE = "clmrc_jax.tar.gz"
 _MARK = "clmrc_job"
 
 _JOB = 'job="$HOME/clmrc_job"; '
-_ALIVE = '[ -s "$job/pid" ] && [ ! -f "$job/exit" ] && kill -0 "$(cat "$job/pid")" 2>/dev/null'
+# By the command line, since a process id may by now be another program's, or a zombie's.
+_ALIVE = (
+    '[ -s "$job/pid" ] && [ ! -f "$job/exit" ] && '
+    'grep -qsF "$job/run.sh" "/proc/$(cat "$job/pid")/cmdline"'
+)
+# A process and, through shells, what these started: the programs, without helpers of their own.
+_PROGRAMS = """programs() {
+  local child; echo "$1"
+  case "$(readlink "/proc/$1/exe")" in
+    */bash|*/dash|*/sh|*/zsh|*/ksh) for child in $(pgrep -P "$1"); do programs "$child"; done;;
+  esac
+}"""
+_TERMINATE = f'if {_ALIVE}; then kill -TERM $(programs "$(cat "$job/pid")"); fi; true'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,27 +78,37 @@ def setup_script(extras: str) -> str:
 def start_script(command: str) -> str:
     """Starts a command in the background, with the log in ~/clmrc_job; not twice.
 
-    command: a shell command; it runs in ~/clmrc_jax with the environment's Python first.
+    command: a shell command; it runs in ~/clmrc_jax with the environment's Python first. Fails
+    when another command runs. After SIGTERM the shell ends with its program, with the program's
+    status; the job lasts until all programs have saved, also when a shell among them died first.
     """
+    shell = f"trap 'exit $?' TERM\n{command}"
+    others = "$(exec pgrep -r R,S,D,T -s $$)"  # in the session: run.sh itself, and what else?
     inner = "\n".join(
         (
-            'job="$HOME/clmrc_job"; echo $$ > "$job/pid"',
-            "trap : TERM  # the signal is for the program below; its status must still be written",
+            'job="$HOME/clmrc_job"; echo $$ > "$job/pid"; told=; trap told=1 TERM',
             'cd "$HOME/clmrc_jax"; export PATH="$HOME/clmrc_jax/.venv/bin:$PATH" PYTHONUNBUFFERED=1',
-            f"bash -c {shlex.quote(command)}  # becomes the program itself when it is only one",
-            'echo $? > "$job/exit.new"; mv "$job/exit.new" "$job/exit"',
+            f"bash -o pipefail -c {shlex.quote(shell)}",
+            "code=$?",
+            f'while [ "$told" ] && set -- {others} && [ $# -gt 1 ]; do sleep 0.2; done',
+            'echo $code > "$job/exit.new"; mv "$job/exit.new" "$job/exit"',
         )
     )
+    busy = '"is busy with: $(cat "$job/command"); wait for it, or launch/tpu_vm.py stop"'
     return "\n".join(
         (
             f'{_JOB}mkdir -p "$job"',
-            f"if {_ALIVE}; then exit 0; fi",
+            f"if {_ALIVE}; then",
+            f'  [ "$(cat "$job/command")" = {shlex.quote(command)} ] && exit 0',
+            f'  echo "ERROR: $HOSTNAME "{busy} >&2; exit 1',
+            "fi",
             'rm -f "$job/exit" "$job/pid" "$job/stopped"',
             f"printf '%s\\n' {shlex.quote(command)} > \"$job/command\"",
             f"printf '%s\\n' {shlex.quote(inner)} > \"$job/run.sh\"",
             'echo "--- started $(date -u +%FT%TZ)" >> "$job/log"',
             'setsid nohup bash "$job/run.sh" >> "$job/log" 2>&1 < /dev/null &',
-            'for i in $(seq 100); do [ -s "$job/pid" ] && exit 0; sleep 0.1; done; exit 1',
+            'for i in $(seq 600); do [ -s "$job/pid" ] && exit 0; sleep 0.1; done',
+            'echo "ERROR: $HOSTNAME: the job did not start within a minute" >&2; exit 1',
         )
     )
 
@@ -96,8 +118,9 @@ def poll_script() -> str:
     return "\n".join(
         (
             f"{_JOB}state=idle; code=0; stopped=0",
-            'if [ -f "$job/exit" ]; then state=ended; code=$(cat "$job/exit")',
-            f"elif {_ALIVE}; then state=running",
+            # In this order: the job may end between two of these questions.
+            f"if {_ALIVE}; then state=running",
+            'elif [ -f "$job/exit" ]; then state=ended; code=$(cat "$job/exit")',
             'elif [ -f "$job/command" ]; then state=lost; fi',
             '[ -f "$job/stopped" ] && stopped=1',
             'line=$(tail -c 2000 "$job/log" 2>/dev/null | tr "\\r" "\\n" | grep -v "^ *$" | tail -n 1)',
@@ -112,8 +135,29 @@ def command_script() -> str:
 
 
 def stop_script() -> str:
-    """Sends SIGTERM to the program (not to its helpers): it saves and ends with status 75."""
-    return f'{_JOB}touch "$job/stopped"; if {_ALIVE}; then pkill -TERM -P "$(cat "$job/pid")"; fi; true'
+    """Sends SIGTERM to the programs: they save and end with status 75. Marks it as wanted."""
+    return f'{_JOB}touch "$job/stopped"\n{_PROGRAMS}\n{_TERMINATE}'
+
+
+def end_script() -> str:
+    """Like `stop_script`, but nobody asked for it: the job does not count as stopped."""
+    return f"{_JOB}\n{_PROGRAMS}\n{_TERMINATE}"
+
+
+def kill_script() -> str:
+    """Ends the job with SIGKILL, helpers and all. Fails when a process is still there after 10 s."""
+    left = 'ps -s "$pid" -o pid=,stat=,args='
+    return "\n".join(
+        (
+            f"{_JOB}if {_ALIVE}; then",
+            '  pid=$(cat "$job/pid"); pkill -KILL -s "$pid"  # run.sh leads a session of its own',
+            "  for i in $(seq 100); do",
+            """    ps -s "$pid" -o stat= | grep -qv '^Z' || exit 0; sleep 0.1""",
+            "  done",
+            f'  echo "ERROR: $HOSTNAME: SIGKILL does not end $({left}); delete the slice" >&2; exit 1',
+            "fi",
+        )
+    )
 
 
 def logs_script(lines: int, follow: bool) -> str:

@@ -9,19 +9,20 @@ succeeds or really fails. The launcher may be killed as well: run again, it find
 import contextlib
 import dataclasses
 import pathlib
-import shlex
 import sys
 import tempfile
 import time
 
-from clmrc_jax.cloud import gcloud, job
-from clmrc_jax.cloud.gcloud import CloudError
+from clmrc_jax.cloud import checkout, gcloud, job
+from clmrc_jax.cloud.gcloud import CloudError, say
+from clmrc_jax.cloud.patience import Patience, patiently
 from clmrc_jax.cloud.slices import Slice
 from clmrc_jax.files import InputError
 
 WAITING = {"CREATING", "STARTING", "RESTARTING", "REPAIRING", "REIMAGING", "UPDATING"}
 QUEUED = {"ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES"}
 STOPPED = {"STOPPING", "STOPPED"}  # by a person: nothing took it away
+MAKING = 1800  # seconds that gcloud may take to make or delete a slice
 HOPELESS = ("quota", "permission", "api", "type")  # why a request failed: again would fail again
 
 
@@ -43,6 +44,7 @@ class RunOptions:
 
     extras: of setup.py.  poll: seconds between two looks.  patience: seconds to wait for what
     should be a matter of minutes (a new slice's ssh, workers that do not answer, stragglers).
+    outage_patience: seconds to bear that Google Cloud, or the network to it, fails.
     max_restarts: after so many preemptions, give up.  delete: delete the slice afterwards.
     """
 
@@ -51,13 +53,43 @@ class RunOptions:
     extras: str = "tpu,gcs"
     poll: float = 30.0
     patience: float = 300.0
+    outage_patience: float = 3600.0
     max_restarts: int = 100
     delete: bool = False
 
+    def outage(self) -> Patience:
+        """Bears what fails in Google Cloud."""
+        return Patience(self.outage_patience, self.poll)
 
-def say(text: str) -> None:
-    """A line about what happens, to stderr, with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+class _Lost(Exception):
+    """The slice is not ready any more: taken away, or restarting."""
+
+
+class _Silence:
+    """Bears that workers do not answer, as long as it may pass and the slice is there."""
+
+    def __init__(self, slice: Slice, options: RunOptions):
+        self.slice, self.outage = slice, options.outage()
+        self.patience = Patience(options.patience, options.poll)
+
+    def bear(self, error: CloudError) -> None:
+        """Waits until the next try. Raises _Lost without a slice, `error` when patience is over."""
+        try:
+            state = look(self.slice).state
+        except CloudError as unknown:  # then the workers' silence says nothing about them
+            self.patience.over()
+            self.outage.bear(unknown)
+            return
+        self.outage.over()
+        if state != "ready":
+            raise _Lost from error
+        self.patience.bear(error)
+
+    def over(self) -> None:
+        """All answered."""
+        self.patience.over()
+        self.outage.over()
 
 
 def look(slice: Slice) -> Status:
@@ -81,19 +113,20 @@ def look(slice: Slice) -> Status:
 def create(slice: Slice) -> None:
     """Makes the slice, or queues the request for it."""
     say(f"{slice.name}: creating {slice.accelerator} in {slice.zone}")
-    gcloud.checked(gcloud.create_command(slice))
+    gcloud.checked(gcloud.create_command(slice), timeout=MAKING)
 
 
 def delete(slice: Slice) -> None:
     """Deletes the slice and its queued resource, whichever exist; says when there is neither."""
     request = gcloud.described(gcloud.describe_command(slice, queued=True), timeout=120)
-    if request is not None:
-        gcloud.checked(gcloud.delete_command(slice, queued=True))
-    elif gcloud.described(gcloud.describe_command(slice), timeout=120) is not None:
-        gcloud.checked(gcloud.delete_command(slice, queued=False))
-    else:
+    if request is None and gcloud.described(gcloud.describe_command(slice), timeout=120) is None:
         say(f"{slice.name}: nothing to delete")
         return
+    try:
+        gcloud.checked(gcloud.delete_command(slice, queued=request is not None), timeout=MAKING)
+    except CloudError as error:
+        if error.kind != "absent":  # gone meanwhile
+            raise
     say(f"{slice.name}: deleted")
 
 
@@ -120,17 +153,11 @@ def run(slice: Slice, options: RunOptions) -> int:
     75: it was stopped by `stop` from elsewhere.  Raises CloudError for what retrying cannot mend.
     """
     gcloud.create_command(slice)  # an impossible slice is found before anything starts
-    for restart in range(options.max_restarts + 1):
-        outcome = _attempt(slice, options, fresh=restart == 0)
-        if outcome.kind != "preempted":
-            break
-        say(f"{slice.name}: preempted ({outcome.host}); starting again, restart {restart + 1}")
-        time.sleep(options.poll)
-    else:
-        raise InputError(
-            f"{slice.name}: preempted {options.max_restarts + 1} times; look at the logs, then run "
-            "the same command again or give a higher --max_restarts"
-        )
+    try:
+        outcome = _until_ended(slice, options)
+    except InputError:
+        say(f"{slice.name}: giving up; if the slice is there, it costs: launch/tpu_vm.py status")
+        raise
     if outcome.kind == "failed":
         say(f"{slice.name}: {outcome.host} failed with exit status {outcome.code}; its log ends:")
         with contextlib.suppress(CloudError):
@@ -138,75 +165,105 @@ def run(slice: Slice, options: RunOptions) -> int:
     else:
         say(f"{slice.name}: {outcome.kind}")
     if options.delete and outcome.kind == "done":
-        delete(slice)
-    elif outcome.kind != "failed" or not options.delete:
+        patiently(lambda: delete(slice), options.outage())
+    else:
         say(f"{slice.name}: the slice is still there and costs; delete it when you need it no more")
     return outcome.code
 
 
-def _attempt(slice: Slice, options: RunOptions, fresh: bool) -> job.Outcome:
+def _until_ended(slice: Slice, options: RunOptions) -> job.Outcome:
+    """Through all preemptions to the end."""
+    for restart in range(options.max_restarts + 1):
+        outcome = _attempt(slice, options)
+        if outcome.kind != "preempted":
+            return outcome
+        say(f"{slice.name}: preempted ({outcome.host}); starting again, restart {restart + 1}")
+        time.sleep(options.poll)
+    raise InputError(
+        f"{slice.name}: preempted {options.max_restarts + 1} times; look at the logs, then run "
+        "the same command again or give a higher --max_restarts"
+    )
+
+
+def _attempt(slice: Slice, options: RunOptions) -> job.Outcome:
     """From whatever state the slice is in to the end of one start of the command.
 
-    fresh: the launcher has just begun, and may find its job running already.
+    The job may be running already: for a launcher that has just begun, or hosts that were away.
     """
-    lost = job.Outcome("preempted", slice.name)
     count = ready(slice, options)
     try:
-        if not (fresh and _running(slice, options)):
+        if not _running(slice, options, count):
             _install(slice, options)
-            _patiently(slice, options, job.start_script(options.command))
-    except CloudError:
-        if look(slice).state != "ready":  # taken away meanwhile
-            return lost
-        raise
-    say(f"{slice.name}: running on {count} workers: {options.command}")
-    outcome = _watch(slice, options, count)
+            _ask(slice, options, gcloud.ssh_command(slice, job.start_script(options.command)))
+        say(f"{slice.name}: running on {count} workers: {options.command}")
+        outcome = _watch(slice, options, count)
+    except _Lost:
+        return job.Outcome("preempted", slice.name)
     if outcome.kind == "failed":
         # Hosts of a slice that is being taken away fail before Google says so.
         time.sleep(options.poll)
-        if look(slice).state != "ready":
-            return lost
+        if patiently(lambda: look(slice), options.outage()).state != "ready":
+            return job.Outcome("preempted", slice.name)
     return outcome
 
 
 def ready(slice: Slice, options: RunOptions) -> int:
-    """Waits until the slice is there, making it where necessary; returns the worker count."""
+    """Waits until the slice is there, making it where necessary; returns the worker count.
+
+    Raises CloudError for what does not pass, or not within `options.outage_patience`.
+    """
     shown = ""
-    while (status := look(slice)).state != "ready":
-        if f"{status.state} {status.detail}" != shown:
-            shown = f"{status.state} {status.detail}"
-            say(f"{slice.name}: {shown}")
-        if status.state == "gone":
-            why = gcloud.explained(f"{slice.name}: {status.detail}")
-            if why.kind in HOPELESS:
-                raise why
-            if status.detail in STOPPED:  # its disks are somebody's
-                raise InputError(
-                    f"{slice.name} is {status.detail}: somebody stopped it, and making it anew would "
-                    "delete its disks. Start it with `gcloud compute tpus tpu-vm start`, or delete it "
-                    "with launch/tpu_vm.py delete; then run the same command again"
-                )
-            delete(slice)
-        if status.state in ("absent", "gone"):
-            try:
-                create(slice)
-            except CloudError as error:
-                if error.kind != "stockout":
-                    raise
-                say(f"{error}\n  trying again in {options.poll:.0f} s")
+    # "exists": made by an attempt whose answer was lost.
+    outage = Patience(options.outage_patience, options.poll, gcloud.PASSING | {"exists"})
+    while True:
+        try:
+            status = look(slice)
+            if status.state == "ready":
+                return status.workers
+            if f"{status.state} {status.detail}" != shown:
+                shown = f"{status.state} {status.detail}"
+                say(f"{slice.name}: {shown}")
+            _make(slice, status)
+            outage.over()
+        except CloudError as error:
+            if error.kind != "stockout":
+                outage.bear(error)
+                continue
+            say(f"{error}\n  trying again in {options.poll:.0f} s")
         time.sleep(options.poll)
-    return status.workers
 
 
-def _running(slice: Slice, options: RunOptions) -> bool:
-    """Whether this very command runs on the slice. Raises InputError when another one does."""
-    found, _ = workers(slice)
-    if not any(worker.state == "running" for worker in found):
+def _make(slice: Slice, status: Status) -> None:
+    """Makes the slice where there is none, or only the remains of one."""
+    if status.state == "gone":
+        why = gcloud.explained(f"{slice.name}: {status.detail}")
+        if why.kind in HOPELESS:
+            raise why
+        if status.detail in STOPPED:  # its disks are somebody's
+            raise InputError(
+                f"{slice.name} is {status.detail}: somebody stopped it, and making it anew would "
+                "delete its disks. Start it with `gcloud compute tpus tpu-vm start`, or delete it "
+                "with launch/tpu_vm.py delete; then run the same command again"
+            )
+        delete(slice)
+    if status.state in ("absent", "gone"):
+        create(slice)
+
+
+def _running(slice: Slice, options: RunOptions, count: int) -> bool:
+    """Whether this very command runs on the slice, by what all workers say.
+
+    Raises InputError when another one does.
+    """
+    found = _answers(slice, count, _Silence(slice, options))
+    running = [worker for worker in found if worker.state == "running"]
+    if not running:
         return False
-    known = gcloud.run(gcloud.ssh_command(slice, job.command_script(), "0"), timeout=150)
-    if known.output.strip() != options.command.strip():
+    ask = gcloud.ssh_command(slice, job.command_script(), _number(running[0].host))
+    known = _ask(slice, options, ask).strip()
+    if known != options.command.strip():
         raise InputError(
-            f"{slice.name} is busy with: {known.output.strip()}\n  wait for it, or stop it with "
+            f"{slice.name} is busy with: {known}\n  wait for it, or stop it with "
             "launch/tpu_vm.py stop"
         )
     return True
@@ -215,130 +272,84 @@ def _running(slice: Slice, options: RunOptions) -> bool:
 def _install(slice: Slice, options: RunOptions) -> None:
     with tempfile.TemporaryDirectory() as folder:
         archive = str(pathlib.Path(folder) / job.ARCHIVE)
-        pack(options.source, archive)
+        checkout.pack(options.source, archive)
         say(f"{slice.name}: copying the code and installing it")
-        _patiently(slice, options, "true")  # until ssh answers
-        gcloud.checked(gcloud.scp_command(slice, archive, job.ARCHIVE), timeout=900)
-    gcloud.checked(gcloud.ssh_command(slice, job.setup_script(options.extras)), timeout=1800)
+        _ask(slice, options, gcloud.scp_command(slice, archive, job.ARCHIVE), timeout=900)
+    setup = gcloud.ssh_command(slice, job.setup_script(options.extras))
+    _ask(slice, options, setup, timeout=1800)
 
 
-def archive_command(source: pathlib.Path, archive: str, revision: str = "HEAD") -> list[str]:
-    """Packs the tracked files of a revision."""
-    return [
-        *("git", "-C", str(source), "archive", "--format=tar.gz", f"--output={archive}"),
-        revision,
-    ]
+def _ask(slice: Slice, options: RunOptions, command: list[str], timeout: float = 150) -> str:
+    """What a command to the workers prints, asked again while they do not answer.
 
-
-def pack(source: pathlib.Path, archive: str) -> None:
-    """Packs the code as it stands, uncommitted changes to tracked files included.
-
-    Raises InputError when `source` is not a git checkout; warns of files git does not know.
+    Raises _Lost when the slice went away, CloudError when the script fails or patience is over.
     """
-    git = ["git", "-C", str(source)]
-    changed = gcloud.run([*git, "stash", "create"])  # a commit of the changes; alters nothing
-    if changed.code:
-        raise InputError(f"{source}: {changed.errors.strip()}; run from a git checkout of the code")
-    unknown = gcloud.run([*git, "ls-files", "--others", "--exclude-standard"]).output.split("\n")
-    if files := [name for name in unknown if name]:
-        say(f"warning: not sent, since git does not track them: {', '.join(files[:5])}")
-    command = archive_command(source, archive, changed.output.strip() or "HEAD")
-    packed = gcloud.run(command)
-    if packed.code:
-        raise InputError(f"{shlex.join(command)}: {packed.errors.strip()}")
-
-
-def _patiently(slice: Slice, options: RunOptions, script: str) -> None:
-    """Runs a script on all workers, again and again while they do not answer."""
-    deadline = time.monotonic() + options.patience
+    silence = _Silence(slice, options)
     while True:
         try:
-            gcloud.checked(gcloud.ssh_command(slice, script), timeout=150)
-            return
+            return gcloud.checked(command, timeout=timeout)
         except CloudError as error:
-            if time.monotonic() > deadline or error.kind not in ("ssh", "other"):
-                raise
-            if look(slice).state != "ready":
-                raise
-        time.sleep(options.poll)
+            silence.bear(error)
+
+
+def _answers(slice: Slice, count: int, silence: _Silence) -> list[job.Worker]:
+    """The job on all workers, once all of them answer."""
+    while True:
+        found, done = workers(slice)
+        if len(found) >= count:
+            silence.over()
+            return found
+        names = ", ".join(worker.host for worker in found) or "none"
+        text = f"{count - len(found)} of {count} workers do not answer (those that do: {names})"
+        errors = " ".join(done.errors.split("\n")[-6:])
+        silence.bear(gcloud.explained(f"{slice.name}: {text}: {errors}"))
 
 
 def _watch(slice: Slice, options: RunOptions, count: int) -> job.Outcome:
     """Looks at the workers until the job has ended."""
-    heard = time.monotonic()
+    silence = _Silence(slice, options)
     first_end, shown = None, ""
     while True:
         time.sleep(options.poll)
-        found, done = workers(slice)
-        now = time.monotonic()
-        if len(found) < count:
-            if look(slice).state != "ready":
-                return job.Outcome("preempted", slice.name)
-            if now - heard > options.patience:
-                raise gcloud.failure(gcloud.ssh_command(slice, "..."), _silent(found, count, done))
-            continue
-        heard = now
+        found = _answers(slice, count, silence)
         if outcome := job.judge(found):
             return outcome
         if any(worker.state != "running" for worker in found):
-            first_end = first_end or now
-            if now - first_end > options.patience:
-                return _straggling(slice, found)
+            first_end = first_end or time.monotonic()
+            if time.monotonic() - first_end > options.patience:
+                return _straggling(slice, options, found)
         if found[0].line and found[0].line != shown:
             shown = found[0].line
             say(f"{found[0].host}: {shown}")
 
 
-def _silent(found, count, done: gcloud.Done) -> gcloud.Done:
-    names = ", ".join(worker.host for worker in found) or "none"
-    text = f"{count - len(found)} of {count} workers do not answer (those that do: {names})"
-    errors = " ".join(done.errors.split("\n")[-6:])
-    return dataclasses.replace(done, errors=f"ERROR: {text}: {errors}")
+def _straggling(slice: Slice, options: RunOptions, found: list[job.Worker]) -> job.Outcome:
+    """Some workers ended long ago and others still run: ends these, and says who began it.
 
-
-def _straggling(slice: Slice, found) -> job.Outcome:
-    """Some workers ended long ago and others still run: ends these, and says who began it."""
+    First with SIGTERM. What waits in a collective for those that are gone does not hear it, and
+    would hold the chips, and write to the workdir, beside the next start: after `patience` it is
+    killed. Returns when no worker runs the job any more.
+    """
     still = [worker.host for worker in found if worker.state == "running"]
-    say(f"{slice.name}: {', '.join(still)} still running long after others ended; stopping them")
-    gcloud.run(gcloud.ssh_command(slice, job.stop_script()), timeout=150)
-    ended = [worker for worker in found if worker.state != "running"]
-    outcome = job.judge(ended)
+    say(f"{slice.name}: {', '.join(still)} still running long after others ended; ending them")
+    _ask(slice, options, gcloud.ssh_command(slice, job.end_script()))
+    began, silence = time.monotonic(), _Silence(slice, options)
+    while hosts := [
+        worker.host for worker in _answers(slice, len(found), silence) if worker.state == "running"
+    ]:
+        if time.monotonic() - began > options.patience:
+            say(f"{slice.name}: {', '.join(hosts)} did not end; killing")
+            _ask(slice, options, gcloud.ssh_command(slice, job.kill_script()))
+        time.sleep(options.poll)
+    outcome = job.judge([worker for worker in found if worker.state != "running"])
     return outcome if outcome.code else job.Outcome("failed", still[0], 1)
 
 
 def _tail(slice: Slice, host: str) -> str:
-    worker = host.rpartition("-w-")[2] if "-w-" in host else "0"
-    return gcloud.checked(
-        gcloud.ssh_command(slice, job.logs_script(30, False), worker), timeout=150
-    )
+    ask = gcloud.ssh_command(slice, job.logs_script(30, False), _number(host))
+    return gcloud.checked(ask, timeout=150)
 
 
-def plan(verb: str, slice: Slice, options: RunOptions | None = None) -> list[str]:
-    """The exact commands of a verb, as lines of shell with comments; nothing is run."""
-    describe = [gcloud.describe_command(slice), gcloud.describe_command(slice, queued=True)]
-    poll = gcloud.ssh_command(slice, job.poll_script())
-    if verb == "create":
-        steps = [("", gcloud.create_command(slice))]
-    elif verb == "delete":
-        steps = [("", gcloud.delete_command(slice, queued=slice.queued))]
-    elif verb == "stop":
-        steps = [("", gcloud.ssh_command(slice, job.stop_script()))]
-    elif verb == "status":
-        steps = [("", describe[0]), ("if it is not READY", describe[1]), ("the job", poll)]
-    else:
-        install = job.setup_script(options.extras)
-        steps = [
-            ("is it there?", describe[0]),
-            ("if it is not READY", describe[1]),
-            ("if there is none", gcloud.create_command(slice)),
-            ("once it is READY: the code", archive_command(options.source, job.ARCHIVE)),
-            ("", gcloud.scp_command(slice, job.ARCHIVE, job.ARCHIVE)),
-            ("the environment", gcloud.ssh_command(slice, install)),
-            ("start", gcloud.ssh_command(slice, job.start_script(options.command))),
-            (f"every {options.poll:g} s, until all workers have ended", poll),
-            (
-                "after a preemption, then all of this again",
-                gcloud.delete_command(slice, queued=slice.queued),
-            ),
-        ]
-    return [f"# {note}\n{shlex.join(line)}" if note else shlex.join(line) for note, line in steps]
+def _number(host: str) -> str:
+    """gcloud's number of a worker: t1v-n-0123-w-10 is 10."""
+    return host.rpartition("-w-")[2] if "-w-" in host else "0"

@@ -32,7 +32,9 @@ class Cloud:
     def set(self, **values):
         """Changes the world."""
         known = json.loads(self.world.read_text()) if self.world.exists() else {}
-        self.world.write_text(json.dumps(known | values))
+        new = self.world.with_name("world.new")  # renamed: a call may be reading the old one
+        new.write_text(json.dumps(known | values))
+        new.replace(self.world)
 
     def at_poll(self, number, **values):
         """Changes the world when the launcher looks at the job for the `number`-th time."""

@@ -3,6 +3,10 @@
 Installed on the PATH by a test (see conftest). Its world is the folder $FAKE_CLOUD: `calls.jsonl`
 (every command line), `world.json` (slice, queue, what will go wrong), `worker-N` (home of host N).
 Messages and exit codes are those of the real program.
+
+Rules in world["fail"] make calls fail: `when` ("tpu-vm ssh"), `message`, `times`, and where wanted
+`code`, `containing` (text of the ssh script), `after` (so many that go well first), `done` (the
+call does its work all the same, only its answer is lost).
 """
 
 import contextlib
@@ -31,7 +35,9 @@ def flag(name, default=None):
 def save(world):
     """Writes the world if this call changed it: others may be at it."""
     if world != json.loads(os.environ["FAKE_WORLD"]):
-        WORLD.write_text(json.dumps(world))
+        new = WORLD.with_name(f"world.{os.getpid()}")
+        new.write_text(json.dumps(world))
+        new.replace(WORLD)
 
 
 def homes(world):
@@ -141,14 +147,22 @@ def main():
     world = json.loads(os.environ["FAKE_WORLD"])
     assert sys.argv[1:3] == ["compute", "tpus"], sys.argv
     group, verb, name = sys.argv[3:6]
+    act = {"create": create, "describe": describe, "delete": delete, "ssh": ssh, "scp": scp}[verb]
     for rule in world["fail"]:
-        if rule["when"] == f"{group} {verb}" and rule["times"]:
-            rule["times"] -= 1
-            save(world)
-            fail(f"{group}.{verb}", rule["message"], rule.get("code", 1))
-    {"create": create, "describe": describe, "delete": delete, "ssh": ssh, "scp": scp}[verb](
-        world, group, name
-    )
+        meant = rule["when"] == f"{group} {verb}" and rule.get("containing", "") in flag(
+            "command", ""
+        )
+        if not (meant and rule["times"]):
+            continue
+        if rule.get("after", 0):
+            rule["after"] -= 1
+            continue
+        rule["times"] -= 1
+        if rule.get("done"):
+            act(world, group, name)
+        save(world)
+        fail(f"{group}.{verb}", rule["message"], rule.get("code", 1))
+    act(world, group, name)
     save(world)
 
 

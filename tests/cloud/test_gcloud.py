@@ -88,6 +88,37 @@ def test_other_commands_name_the_slice_and_its_place():
             "accelerator-types list",
         ),
         ("[/usr/bin/ssh] exited with return code [255].", "ssh", "ssh-add"),
+        (
+            "There was a problem refreshing your current auth tokens: HTTPSConnectionPool(host="
+            "'oauth2.googleapis.com', port=443): Max retries exceeded with url: /token (Caused by "
+            "NewConnectionError('[Errno -3] Temporary failure in name resolution')) Please run:\n"
+            "  $ gcloud auth login\nto obtain new credentials.",
+            "outage",
+            "the network here",
+        ),
+        (
+            "There was a problem refreshing your current auth tokens: Reauthentication failed. cannot "
+            "prompt during non-interactive execution. Please run: $ gcloud auth login",
+            "login",
+            "log in:",
+        ),
+        ("UNAVAILABLE: The service is currently unavailable.", "outage", "fails at the moment"),
+        ("Error 503 (Service Unavailable)!!1", "outage", "fails at the moment"),
+        ("HTTPError 502: Bad Gateway", "outage", "fails at the moment"),
+        ("gave no answer for 120 s", "outage", "fails at the moment"),
+        (
+            "RESOURCE_EXHAUSTED: Quota exceeded for quota metric 'Read requests' and limit 'Read "
+            "requests per minute' of service 'tpu.googleapis.com'",
+            "outage",
+            "fails at the moment",
+        ),
+        ("Could not fetch resource: - Internal error. Please try again", "outage", "try again"),
+        (
+            "Could not fetch resource: - Required 'tpu.nodes.get' permission for 'projects/p'",
+            "permission",
+            "roles/tpu.admin",
+        ),
+        ("INVALID_ARGUMENT: network 'n' does not exist", "usage", "--create_flags"),
         ("INTERNAL: something new", "other", "something new"),
     ],
 )
@@ -97,6 +128,23 @@ def test_failure_says_what_gcloud_said_and_what_to_do(said, kind, remedy):
     error = gcloud.failure(command, gcloud.Done(1, "", noise + said))
     assert error.kind == kind and remedy in str(error)
     assert "tpu-vm describe s: ERROR" in str(error) and "WARNING" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "kind"),
+    [
+        (9, "error: No space left on device", "script"),
+        (1, "##### Command execution on worker 1 failed with exit status 1. Continuing.", "script"),
+        (2, "uv: Temporary failure in name resolution", "script"),  # a worker's, not ours
+        (255, "Retrying: SSH command error: [/usr/bin/ssh] exited with return code [255].", "ssh"),
+        (1, "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) exited with return code [255].", "ssh"),
+        (1, "ERROR: gcloud crashed (TransportError): x", "other"),
+        (gcloud.TIMED_OUT, "gave no answer for 150 s", "outage"),
+    ],
+)
+def test_failure_of_a_script_is_told_from_that_of_the_connection(code, said, kind):
+    command = gcloud.ssh_command(SLICE, "true")
+    assert gcloud.failure(command, gcloud.Done(code, "", said)).kind == kind
 
 
 def test_run_without_gcloud_says_where_to_get_it(monkeypatch, tmp_path):

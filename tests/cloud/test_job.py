@@ -1,5 +1,6 @@
 """The scripts that run on workers, run here by bash in a home folder of their own."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -16,14 +17,16 @@ def worker(tmp_path):
     (tmp_path / "clmrc_jax").mkdir()
     environment = os.environ | {"HOME": str(tmp_path), "HOSTNAME": "host-w-0"}
 
-    def run(script):
+    def run(script, refused=False):
         done = subprocess.run(
             ["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=30
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert (done.returncode != 0) == refused, done.stderr
+        return done.stderr if refused else done.stdout
 
-    return run
+    yield run
+    with contextlib.suppress(OSError, ValueError):
+        os.killpg(int((tmp_path / "clmrc_job" / "pid").read_text()), 9)
 
 
 def state(worker):
@@ -59,6 +62,44 @@ def test_job_is_not_started_twice(worker, tmp_path):
     assert (tmp_path / "count").read_text() == "once\nonce\n"
 
 
+def test_job_that_ends_while_it_is_looked_at_is_not_lost(worker, tmp_path):
+    worker(job.start_script("true"))
+    ended(worker)
+    (tmp_path / "clmrc_job" / "exit").unlink()
+    ends = 'grep() { echo 7 > "$HOME/clmrc_job/exit"; return 1; }\n'  # the look at the process
+    (now,) = job.parse_workers(worker(ends + job.poll_script()))
+    assert (now.state, now.code) == ("ended", 7)
+
+
+def test_start_refuses_while_another_command_runs(worker):
+    worker(job.start_script("sleep 30"))
+    said = worker(job.start_script("echo 'its' \"own\" $HOME"), refused=True)
+    assert said == (
+        "ERROR: host-w-0 is busy with: sleep 30; wait for it, or launch/tpu_vm.py stop\n"
+    )
+    assert worker(job.command_script()) == "sleep 30\n"
+    worker(job.start_script("sleep 30"))
+
+
+def test_job_fails_when_a_program_in_a_pipe_does(worker):
+    worker(job.start_script("sh -c 'exit 3' | cat"))
+    assert ended(worker).code == 3
+
+
+def test_a_process_that_got_the_id_of_a_dead_job_is_not_the_job(worker, tmp_path):
+    worker(job.start_script("true"))
+    ended(worker)
+    folder = tmp_path / "clmrc_job"
+    (folder / "exit").unlink()
+    with subprocess.Popen(["sleep", "30"], start_new_session=True) as other:
+        (folder / "pid").write_text(f"{other.pid}\n")
+        assert state(worker).state == "lost"
+        for script in (job.stop_script(), job.end_script(), job.kill_script()):
+            worker(script)
+        assert other.poll() is None
+        other.kill()
+
+
 def test_stop_lets_the_program_save_and_keeps_its_status(worker):
     program = "import signal, sys, time\n"
     program += "signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(75)))\n"
@@ -70,6 +111,65 @@ def test_stop_lets_the_program_save_and_keeps_its_status(worker):
     now = ended(worker)
     assert (now.code, now.stopped, now.line) == (75, True, "saved")
     assert job.judge([now]) == Outcome("stopped", code=75)
+
+
+PROGRAM = """
+import signal, subprocess, sys, time
+helper = subprocess.Popen(["sleep", "60"])
+def save(*_):
+    time.sleep(0.5)
+    print("saved, helper", "died" if helper.poll() else "lives", flush=True)
+    helper.kill()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("python3 program.py && echo finished", 75),
+        ("python3 program.py; echo next", 75),
+        ("for i in 1 2; do python3 program.py; done", 75),
+        ("if (cd . && python3 program.py); then echo yes; else echo no; fi", 75),
+        ("bash nested.sh && echo finished", 143),  # that shell dies, but not the job with it
+    ],
+)
+def test_stop_reaches_a_program_behind_shells_but_not_its_helpers(worker, tmp_path, command, code):
+    (tmp_path / "clmrc_jax" / "program.py").write_text(PROGRAM)
+    (tmp_path / "clmrc_jax" / "nested.sh").write_text("python3 program.py\necho next\n")
+    worker(job.start_script(command))
+    while state(worker).line != "ready":
+        time.sleep(0.05)
+    worker(job.stop_script())
+    now = ended(worker)
+    assert (now.state, now.code, now.line) == ("ended", code, "saved, helper lives")
+    assert job.judge([now]) == Outcome("stopped", code=75)
+
+
+def test_end_is_no_stop_that_somebody_asked_for(worker):
+    worker(job.start_script("trap 'exit 75' TERM; echo ready; sleep 30 & wait"))
+    while state(worker).line != "ready":
+        time.sleep(0.05)
+    worker(job.end_script())
+    now = ended(worker)
+    assert (now.code, now.stopped) == (75, False)
+
+
+def test_kill_ends_what_does_not_hear_sigterm_with_its_helpers(worker, tmp_path):
+    worker(job.start_script("trap '' TERM; sleep 60 & echo ready; (sleep 60; true); true"))
+    while state(worker).line != "ready":
+        time.sleep(0.05)
+    worker(job.end_script())
+    time.sleep(0.3)
+    assert state(worker).state == "running"
+    worker(job.kill_script())
+    assert state(worker) == Worker("host-w-0", "lost", line="ready")
+    pid = (tmp_path / "clmrc_job" / "pid").read_text().strip()
+    assert subprocess.run(["pgrep", "-r", "R,S,D,T", "-s", pid]).returncode == 1
+    worker(job.kill_script())  # there is none: fine
 
 
 def test_killed_host_is_lost(worker, tmp_path):

@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -16,6 +18,8 @@ from clmrc_jax.files import InputError
 
 SLICE = Slice("s", "us-central2-b", "v4-16", spot=True)
 DIRECT = dataclasses.replace(SLICE, queued=False)
+
+SSH = "[/usr/bin/ssh] exited with return code [255]."
 
 
 def options(checkout, script, **more):
@@ -74,12 +78,26 @@ def test_run_ends_with_the_programs_own_failure(cloud, checkout, capfd):
     said = capfd.readouterr().err
     assert "t1v-n-fake-w-1 failed with exit status 2" in said and "error: no such file" in said
     assert cloud.state()["node"] == "READY"  # kept, so that one can look
+    assert "the slice is still there and costs" in said
 
 
 def test_run_ends_stragglers_when_one_worker_has_failed(cloud, checkout, capfd):
     script = "case $HOSTNAME in *-0) exit 1;; esac; exec sleep 30"
     assert tpu_vm.run(SLICE, options(checkout, script, patience=0.5)) == 1
     assert "t1v-n-fake-w-1 still running long after" in capfd.readouterr().err
+
+
+def test_run_kills_stragglers_that_do_not_hear_sigterm(cloud, checkout, tmp_path, capfd):
+    helper = "trap : TERM; sleep 60 & sleep 60"
+    script = f"case $HOSTNAME in *-0) exit 1;; esac; trap : TERM; while true; do {helper}; done"
+    assert tpu_vm.run(SLICE, options(checkout, script, patience=0.5)) == 1
+    said = capfd.readouterr().err
+    assert "t1v-n-fake-w-1 did not end; killing" in said
+    assert "t1v-n-fake-w-0 failed with exit status 1" in said
+    job = cloud.home(1) / "clmrc_job"
+    left = subprocess.run(["pgrep", "-r", "R,S,D,T", "-s", (job / "pid").read_text().strip()])
+    assert left.returncode == 1, "a process of the job is alive"
+    assert not (job / "stopped").exists()  # nobody asked for it
 
 
 def test_run_again_finds_its_job_and_refuses_another(cloud, checkout, tmp_path):
@@ -94,6 +112,49 @@ def test_run_again_finds_its_job_and_refuses_another(cloud, checkout, tmp_path):
     first.join(timeout=60)
     log = (cloud.home(0) / "clmrc_job" / "log").read_text()
     assert log.count("--- started") == 1 and len(cloud.calls("scp")) == 1
+
+
+@pytest.mark.parametrize("question", ["state=idle", "job/command"])
+def test_run_again_never_installs_under_a_live_job(cloud, checkout, tmp_path, question):
+    """Also when the connection fails at the first look: no answer is not "no job"."""
+    mine = options(checkout, f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; exit 5")
+    first = threading.Thread(target=tpu_vm.run, args=(SLICE, mine), daemon=True)
+    first.start()
+    cloud.wait_for_log("from the checkout")
+    (cloud.home(0) / "clmrc_jax" / "job.sh").write_text("in use")
+    rule = {"when": "tpu-vm ssh", "times": 2, "message": SSH, "code": 255}
+    cloud.set(fail=[rule | {"containing": question}])
+    threading.Timer(2.0, (tmp_path / "go").touch).start()
+    assert tpu_vm.run(SLICE, mine) == 5
+    first.join(timeout=60)
+    assert len(cloud.calls("scp")) == 1
+    assert (cloud.home(0) / "clmrc_jax" / "job.sh").read_text() == "in use"
+
+
+def test_stop_then_run_has_one_copy_of_a_program_behind_a_shell(cloud, checkout, tmp_path):
+    """A shell that dies first must neither hide that its program still saves, nor its status."""
+    program = "import signal, sys, time\n"
+    program += (
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), print('saved'), sys.exit(75)))"
+    )
+    program += "\nprint('rea' + 'dy', flush=True)\ntime.sleep(30)\n"
+    (tmp_path / "program.py").write_text(program)
+    command = f"mkdir {tmp_path}/begun-$HOSTNAME || exit 0; python3 {tmp_path}/program.py && true"
+    command += "; echo finished"
+    settings = RunOptions(command, checkout, poll=0.1, patience=10.0)
+
+    def stop():
+        cloud.wait_for_log("ready")
+        tpu_vm.stop(SLICE)
+
+    threading.Thread(target=stop).start()
+    assert tpu_vm.run(SLICE, settings) == 75
+    for worker in range(2):
+        job = cloud.home(worker) / "clmrc_job"
+        assert (job / "exit").read_text() == "75\n"
+        log = (job / "log").read_text()
+        assert "saved" in log and "finished" not in log
+    assert tpu_vm.run(SLICE, settings) == 0
 
 
 def test_stop_from_elsewhere_ends_the_launcher_with_75(cloud, checkout):
@@ -144,6 +205,88 @@ def test_run_waits_until_a_new_slice_accepts_connections(cloud, checkout):
     assert tpu_vm.run(SLICE, options(checkout, "true")) == 0
 
 
+PASSING = [
+    "UNAVAILABLE: The service is currently unavailable.",
+    "INTERNAL: something new",
+    "There was a problem refreshing your current auth tokens: Temporary failure in name resolution. "
+    "Please run: $ gcloud auth login",
+]
+
+
+def test_run_bears_what_passes_wherever_it_happens(cloud, checkout, tmp_path, capfd):
+    calls = ("create", "describe", "delete")
+    rules = [{"when": f"queued-resources {verb}", "times": 2, "after": 0} for verb in calls]
+    rules += [
+        {"when": "tpu-vm describe", "times": 1, "after": 0},
+        {"when": "tpu-vm describe", "times": 2, "after": 3},
+        {"when": "tpu-vm scp", "times": 2},
+        {"when": "tpu-vm ssh", "times": 1, "containing": "tar -xzf"},
+        {"when": "tpu-vm ssh", "times": 2, "containing": "setsid"},
+    ]
+    messages = itertools.cycle(PASSING)
+    cloud.set(fail=[rule | {"message": next(messages)} for rule in rules])
+    cloud.at_poll(3, node="PREEMPTED", request="SUSPENDED")
+    first = f"if mkdir {tmp_path}/begun-$HOSTNAME 2>&1; then sleep 30; fi; echo continued"
+    assert tpu_vm.run(SLICE, options(checkout, first, delete=True)) == 0
+    assert not any(rule["times"] for rule in cloud.state()["fail"]), "not all were met"
+    assert cloud.state()["node"] is None
+    assert "trying again every 0.1 s" in capfd.readouterr().err
+
+
+def test_run_asks_once_for_a_slice_whose_answer_was_lost(cloud, checkout):
+    rule = {"when": "tpu-vm create", "times": 1, "message": PASSING[0], "done": True}
+    cloud.set(fail=[rule])
+    assert tpu_vm.run(DIRECT, options(checkout, "true")) == 0
+    assert len(cloud.calls("tpu-vm", "create")) == 1
+
+
+def test_run_watches_on_after_a_long_outage(cloud, checkout, tmp_path, capfd):
+    """While Google does not answer either, silent workers say nothing about the slice."""
+    rules = [
+        {
+            "when": "tpu-vm ssh",
+            "times": 12,
+            "message": SSH,
+            "code": 255,
+            "containing": "state=idle",
+        },
+        {"when": "tpu-vm describe", "times": 12, "message": PASSING[0]},
+    ]
+    script = f"touch {tmp_path}/begun-$HOSTNAME; until [ -e {tmp_path}/go ]; do sleep 0.1; done"
+
+    def go():
+        try:
+            cloud.wait_for_log("from the checkout")
+            cloud.set(fail=rules)
+            deadline = time.monotonic() + 60
+            while any(rule["times"] for rule in cloud.state()["fail"]):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        finally:
+            (tmp_path / "go").touch()
+
+    threading.Thread(target=go, daemon=True).start()
+    assert tpu_vm.run(SLICE, options(checkout, script, patience=0.4)) == 0
+    assert "currently unavailable" in capfd.readouterr().err
+    assert len(cloud.calls("queued-resources", "create")) == 1
+
+
+def test_run_gives_up_on_an_outage_that_lasts_and_says_that_the_slice_costs(cloud, checkout, capfd):
+    cloud.set(fail=[{"when": "tpu-vm describe", "times": 99, "message": PASSING[0]}])
+    with pytest.raises(CloudError, match="currently unavailable"):
+        tpu_vm.run(SLICE, options(checkout, "true", outage_patience=0.5))
+    assert len(cloud.calls("describe")) > 2
+    assert "giving up; if the slice is there, it costs" in capfd.readouterr().err
+
+
+def test_run_raises_at_once_what_does_not_pass(cloud, checkout):
+    message = "PERMISSION_DENIED: Permission 'tpu.nodes.get' denied"
+    cloud.set(fail=[{"when": "tpu-vm describe", "times": 9, "message": message}])
+    with pytest.raises(CloudError, match="roles/tpu.admin"):
+        tpu_vm.run(SLICE, options(checkout, "true"))
+    assert len(cloud.calls("describe")) == 1
+
+
 def test_run_one_silent_worker_is_counted_and_the_remedy_given(cloud, checkout):
     cloud.at_poll(2, unreachable=[1])
     with pytest.raises(CloudError) as caught:
@@ -176,18 +319,6 @@ def test_create_absent_and_delete_say_what_they_do(cloud, capsys):
     assert "s: deleted" in (said := capsys.readouterr().err) and "nothing to delete" in said
 
 
-def test_pack_outside_git_says_so_and_warns_of_untracked_files(tmp_path, checkout, capsys):
-    with pytest.raises(InputError, match="not a git repository"):
-        tpu_vm.pack(tmp_path, str(tmp_path / "x"))
-    (checkout / "new.py").write_text("")
-    tpu_vm.pack(checkout, str(tmp_path / "x.tar.gz"))
-    assert "git does not track them: new.py" in capsys.readouterr().err
-    unpacked = subprocess.run(
-        ["tar", "-xzOf", tmp_path / "x.tar.gz", "job.sh"], capture_output=True, text=True
-    )
-    assert "from the checkout" in unpacked.stdout
-
-
 def test_launcher_end_to_end(cloud, checkout, repository, capfd):
     spec = importlib.util.spec_from_file_location("launcher", repository / "launch" / "tpu_vm.py")
     launcher = importlib.util.module_from_spec(spec)
@@ -204,6 +335,10 @@ def test_launcher_end_to_end(cloud, checkout, repository, capfd):
     assert shown["state"] == "ready" and [worker["code"] for worker in shown["jobs"]] == [4, 4]
     assert "t1v-n-fake-w-1: ended with 4  a b" in launch("status")[1]
     assert launch("logs", "--lines=1", "--worker=1")[1] == "a b\n"
+    cloud.set(fail=[{"when": "queued-resources delete", "times": 9, "message": PASSING[0]}])
+    code, _, errors = launch("delete", "--outage_patience=-1")
+    assert code == 2 and "currently unavailable" in errors and cloud.state()["node"] == "READY"
+    cloud.set(fail=[])
     assert launch("delete")[0] == 0
     code, _, errors = launch("stop")
     assert code == 2 and "tpu_vm: tpu-vm ssh s: ERROR" in errors and "--zone" in errors

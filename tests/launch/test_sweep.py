@@ -47,7 +47,9 @@ def test_sweep_emit_prints_commands_for_tpu_vms_or_any_queue(sweep_main, tmp_pat
     )
     slice = "--tpu_vm=s{number} --zone=us-central2-b --accelerator=v4-8 --spot"
     assert sweep_main(smoke(tmp_path, "--emit=jobs", slice)) == 0
-    line = capsys.readouterr().out.splitlines()[1]
+    said = capsys.readouterr()
+    assert f"warning: --workdir={tmp_path} is a folder of each slice" in said.err
+    line = said.out.splitlines()[1]
     job = "python launch/tpu_vm.py run s2 --zone=us-central2-b --accelerator=v4-8 --spot -- "
     assert line.startswith(job + "python launch/tpu_train.py --config=")
     command = [sys.executable, *shlex.split(line)[1:]]

@@ -40,6 +40,7 @@ def test_dry_run_of_run_prints_every_command_in_order(launch, capsys):
         ["tpu-vm", "describe"],
         ["queued-resources", "describe"],
         ["queued-resources", "create"],
+        ["tpu-vm", "ssh"],
         ["tpu-vm", "scp"],
         ["tpu-vm", "ssh"],
         ["tpu-vm", "ssh"],
@@ -47,7 +48,7 @@ def test_dry_run_of_run_prints_every_command_in_order(launch, capsys):
         ["queued-resources", "delete"],
     ]
     assert "--accelerator-type=v5litepod-16" in words and "--spot" in words
-    assert "git" in words and "archive" in words and words.count("--worker=all") == 4
+    assert "git" in words and "archive" in words and words.count("--worker=all") == 5
     assert "'--workdir=gs://b/run 1'" in text.replace("'\"'\"'", "'")
     assert "every 30 s, until all workers have ended" in text
 
@@ -56,7 +57,7 @@ def test_dry_run_of_run_prints_every_command_in_order(launch, capsys):
     ("verb", "expected"),
     [
         ("status", "tpu-vm describe s"),
-        ("stop", "pkill -TERM"),
+        ("stop", "kill -TERM"),
         ("delete", "queued-resources delete s"),
         ("logs --lines=7 --worker=3", "--worker=3 '--command=tail -n 7"),
     ],
@@ -90,7 +91,22 @@ def test_bad_input_ends_with_2_and_a_remedy(launch, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-def test_spot_with_a_local_workdir_is_warned_of(launch, capsys):
+@pytest.mark.parametrize("flag", ["--spot", "--delete"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["python", "x.py", "--workdir=runs/x"],
+        ["python", "x.py", "--workdir", "runs/x"],
+        ["python x.py --workdir runs/x && echo finished"],
+    ],
+)
+def test_local_workdir_that_goes_with_the_slice_is_warned_of(launch, capsys, flag, command):
+    launch(["run", *PLACE, "--accelerator=v4-8", flag, "--dry_run", "--", *command])
+    assert "warning: --workdir=runs/x is lost w" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workdir", [["--workdir", "gs://b/x"], ["--workdir=gs://b/x"], []])
+def test_workdir_in_a_bucket_is_no_matter_of_warning(launch, capsys, workdir):
     flags = ["--accelerator=v4-8", "--spot", "--dry_run"]
-    launch(["run", *PLACE, *flags, "--", "python", "x.py", "--workdir=runs/x"])
-    assert "--workdir=runs/x is lost with a spot slice" in capsys.readouterr().err
+    launch(["run", *PLACE, *flags, "--", "python", "x.py", *workdir, "--seed=1"])
+    assert not capsys.readouterr().err
