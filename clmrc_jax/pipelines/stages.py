@@ -61,12 +61,13 @@ class Run:
         returns: the counts that `work` returned on process 0, now or when it ran.
         """
         folder = self.path(name)
-        fingerprint = settings_fingerprint(settings)
+        fingerprint = settings_fingerprint(settings, name)
         manifest = hosts.on_first(f"{name} done?", lambda: _read_manifest(folder))
         if manifest:
             changed = ""
             if manifest["fingerprint"] != fingerprint:  # or one of all settings, as they once were
-                changed = _differences(*map(identity, (manifest["settings"], _as_read(settings))))
+                both = (manifest["settings"], _as_read(settings))
+                changed = _differences(*(identity(values, stage=name) for values in both))
             if changed:
                 raise InputError(
                     f"{folder}: this stage was made with other settings ({changed}). "
@@ -107,7 +108,7 @@ def _read_manifest(folder: epath.Path) -> dict | None:
 def _write_manifest(folder, name: str, settings: dict, counts: dict, seconds: float) -> None:
     manifest = {
         "stage": name,
-        "fingerprint": settings_fingerprint(settings),
+        "fingerprint": settings_fingerprint(settings, name),
         "settings": settings,
         "counts": counts,
         "seconds": seconds,
@@ -120,9 +121,9 @@ def _short(value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def settings_fingerprint(settings: dict) -> str:
-    """Hash of the plain settings that results depend on, equal in every process."""
-    text = json.dumps(identity(settings), sort_keys=True, ensure_ascii=False)
+def settings_fingerprint(settings: dict, stage: str = "") -> str:
+    """Hash of the plain settings that a stage's results depend on, equal in every process."""
+    text = json.dumps(identity(settings, stage=stage), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
 """Settings that change only speed and memory are no part of what a run is."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -8,7 +9,7 @@ from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
 from clmrc_jax.models.mt5 import Mt5Config
 from clmrc_jax.pipelines.clmrc_settings import clmrc_settings
-from clmrc_jax.pipelines.run_identity import SPEED_ONLY, identity
+from clmrc_jax.pipelines.run_identity import LATER, SPEED_ONLY, identity
 from clmrc_jax.pipelines.settings import cora_settings, plain
 from clmrc_jax.pipelines.translator_settings import translator_settings
 
@@ -47,6 +48,12 @@ def test_every_key_exists_in_some_config(settings):
     for config in (BertConfig(), Mt5Config()):
         assert hasattr(config, "remat")
     assert hasattr(DualBertConfig(), "saa") and hasattr(DualBertConfig(), "saa_chunk")
+
+
+def test_every_later_key_exists_in_some_config(settings):
+    known = {key for values in settings.values() for key in flat(values)}
+    for keys, _ in LATER:
+        assert any(re.fullmatch(keys, key) for key in known), keys
 
 
 @pytest.mark.parametrize("task", ["cora", "dual_bert", "translator"])

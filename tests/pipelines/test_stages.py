@@ -67,6 +67,35 @@ def test_settings_of_speed_and_memory_are_recorded_and_may_change(tmp_path):
         Run(tmp_path, quiet=True).stage("a", SLOW | {"seed": 1}, never)
 
 
+def test_settings_of_later_stages_may_change_and_refuse_only_those(tmp_path):
+    short = {"seed": 0, "rounds": 1, "evaluation": {"scorer": "legacy", "split": "test"}}
+    long = {"seed": 0, "rounds": 2, "evaluation": {"scorer": "fixed", "split": "test"}}
+    stages = [f"round_0/{name}" for name in ("mdpr", "mgen", "answers", "scores")]
+    for name in stages:
+        Run(tmp_path, quiet=True).stage(name, short, lambda folder: {"rows": 3})
+    never = lambda folder: pytest.fail("must not run")  # noqa: E731
+    for name in stages[:-1]:
+        assert Run(tmp_path, quiet=True).stage(name, long, never) == {"rows": 3}
+    with pytest.raises(InputError, match=r"\(evaluation.scorer: 'legacy' then, 'fixed' now\)"):
+        Run(tmp_path, quiet=True).stage(stages[-1], long, never)
+    other_split = long | {"evaluation": {"scorer": "legacy", "split": "dev"}}
+    assert Run(tmp_path, quiet=True).stage(stages[1], other_split, never) == {"rows": 3}
+    with pytest.raises(InputError, match=r"\(evaluation.split: 'test' then, 'dev' now\)"):
+        Run(tmp_path, quiet=True).stage(stages[2], other_split, never)
+
+
+def test_evaluation_sets_added_to_a_reading_run_train_nothing_again(tmp_path):
+    one = {"scorer": "fixed", "data": {"evaluate": ["a"]}, "decoding": {"n_best": 20}}
+    two = {"scorer": "legacy", "data": {"evaluate": ["a", "b"]}, "decoding": {"n_best": 5}}
+    never = lambda folder: pytest.fail("must not run")  # noqa: E731
+    for name in ("source", "cascade/train", "bt_aligner/train"):
+        Run(tmp_path, quiet=True).stage(name, one, lambda folder: {})
+    assert Run(tmp_path, quiet=True).stage("source", two, never) == {}
+    assert Run(tmp_path, quiet=True).stage("cascade/train", two, never) == {}
+    with pytest.raises(InputError, match="data.evaluate"):  # it trained on answers read so
+        Run(tmp_path, quiet=True).stage("bt_aligner/train", two, never)
+
+
 def test_manifest_whose_fingerprint_is_of_all_settings_is_compared_by_what_matters(tmp_path):
     Run(tmp_path, quiet=True).stage("a", FAST, lambda folder: {"rows": 3})
     manifest = read_json(tmp_path / "a" / MANIFEST)
