@@ -5,8 +5,10 @@ Such a file is made where TensorFlow is installed, one array per variable under 
     numpy.savez(out, **{name: r.get_tensor(name) for name in r.get_variable_to_shape_map()})
 """
 
+import contextlib
 import os
 import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 from etils import epath
@@ -15,6 +17,23 @@ from clmrc_jax.files import InputError
 from clmrc_jax.models import official_names
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
+
+
+def reader_kind(path: str | os.PathLike) -> str:
+    """What the file's names make it: "dual" or "span" (a plain reader).
+
+    Raises InputError for a file without a head.
+    """
+    with _arrays(path) as arrays:
+        names = {name.removesuffix(":0") for name in arrays.files}
+    if any(name.startswith("target/") for name in names):
+        return "dual"
+    if "cls/squad/output_weights" in names:
+        return "span"
+    raise InputError(
+        f"{path}: has neither a Dual BERT's variables (target/...) nor a span head "
+        "(cls/squad/output_weights); give the checkpoint of a reader, all its variables"
+    )
 
 
 def load_dual_bert(path: str | os.PathLike, config: DualBertConfig, *, prefix: str = "") -> dict:
@@ -40,21 +59,28 @@ def load_encoder(path: str | os.PathLike, config: BertConfig, *, prefix: str = "
 
 
 def _load(path, rows, prefix: str, only: str = "") -> dict:
+    with _arrays(path) as arrays:
+        variables = {
+            name.removeprefix(prefix): arrays[name]
+            for name in arrays.files
+            if name.startswith(prefix + only)
+        }
+    try:
+        return official_names.from_official(rows, variables)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _arrays(path: str | os.PathLike) -> Iterator[np.lib.npyio.NpzFile]:
+    """The open file. Raises InputError where it, or what is read of it, is no whole .npz."""
     path = epath.Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            variables = {
-                name.removeprefix(prefix): arrays[name]
-                for name in arrays.files
-                if name.startswith(prefix + only)
-            }
+            yield arrays
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, TypeError) as error:
         raise InputError(
             f"{path}: not a whole .npz file ({error}); write it with numpy.savez"
         ) from error
-    try:
-        return official_names.from_official(rows, variables)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error

@@ -2,15 +2,22 @@
 
 import dataclasses
 import importlib.util
+import json
 
+import jax
 import pytest
 
+from clmrc_jax.data.char_split import split_words
+from clmrc_jax.data.mrc_examples import Answer, MrcExample, SourceSide, write_aligned, write_squad
 from clmrc_jax.evaluate.mrc_published import TABLES
-from clmrc_jax.files import InputError
+from clmrc_jax.files import InputError, read_json
+from clmrc_jax.models import bert, dual_bert
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
 from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, clmrc_settings
 from clmrc_jax.pipelines.sweep_points import load_sweep
+from clmrc_jax.train.pretrained import save_bert
+from clmrc_jax.train.readers import load_reader
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +201,104 @@ FILE = ("f.json", "ja")
 def test_mistakes_are_found_before_any_work_and_say_what_to_do(settings, changes, message):
     with pytest.raises(InputError, match=message):
         settings(**changes)
+
+
+# The `official` preset from files to scores, with a WordPiece encoder as mBERT is one.
+CITIES = ("北京", "上海", "香港", "東京", "柏林", "巴黎", "羅馬", "首爾")
+NAMES = ("Beijing", "Shanghai", "Hong Kong", "Tokyo", "Berlin", "Paris", "Rome", "Seoul")
+MEASURES = {"f1", "em", "average"}
+
+
+def meeting(number: int) -> MrcExample:
+    """A question in Chinese, its answer beside a Latin word, with its English translation."""
+    city, name = CITIES[number % len(CITIES)], NAMES[number % len(NAMES)]
+    context = f"第{number}屆會議在{city}(Meeting{number})舉行,共有{number + 20}人參加。"
+    text = f"{city}(Meeting{number})"
+    english = f"Meeting number {number} was held in {name}, with {number + 20} people."
+    return MrcExample(
+        id=f"zh{number}",
+        lang="zh_tw",
+        title="會議",
+        question=f"第{number}屆會議在哪裡舉行?",
+        context=context,
+        answers=(Answer(text, context.index(text)),),
+        source=SourceSide(
+            "en", f"Where was meeting {number} held?", english, Answer(name, english.index(name))
+        ),
+    )
+
+
+MEETINGS = [meeting(number) for number in range(10)]
+
+
+@pytest.fixture(scope="module")
+def meeting_files(tmp_path_factory):
+    """Flags of a run: en.json for the source phase, aligned.json to train and to be scored."""
+    folder = tmp_path_factory.mktemp("files")
+    source = [
+        MrcExample(f"en{x.id}", "en", "meetings", side.question, side.context, (side.answer,))
+        for x in MEETINGS
+        for side in [x.source]
+    ]
+    write_squad(folder / "en.json", source)
+    write_aligned(folder / "aligned.json", MEETINGS)
+    aligned = str(folder / "aligned.json")
+    return (
+        f"--config.data.source_train=(('{folder / 'en.json'}', 'en'),)",
+        f"--config.data.bilingual_train=(('{aligned}', 'zh_tw', 'en'),)",
+        f"--config.data.evaluate=(('drcd_dev', '{aligned}', 'zh_tw', 'drcd'),)",
+    )
+
+
+@pytest.fixture(scope="module")
+def wordpiece_encoder(tmp_path_factory):
+    """A folder as the hub has mBERT's: vocab.txt, config.json, weights; random and tiny."""
+    folder = tmp_path_factory.mktemp("encoder")
+    texts = [t for x in MEETINGS for t in (x.context, x.question)]
+    texts += [t for x in MEETINGS for t in (x.source.context, x.source.question)]
+    words = [word for text in texts for word in split_words(text)]
+    letters = sorted({char for word in words for char in word})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters)]
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"do_lower_case": False, "tokenizer_class": "BertTokenizer"})
+    )
+    config = bert.BertConfig(
+        vocab_size=len(pieces),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    names = ("vocab.txt", "tokenizer_config.json")
+    params = bert.init(config, jax.random.key(0))
+    save_bert(folder / "mbert", config, params, [folder / name for name in names])
+    return folder / "mbert"
+
+
+def test_official_preset_runs_from_files_to_scores(
+    train_reader, meeting_files, wordpiece_encoder, tmp_path
+):
+    flags = (
+        *meeting_files,
+        f"--config.model.pretrained={wordpiece_encoder}",
+        "--config.model.vocabulary=0",
+    )
+    flags += ("--config.model.sizes.dtype=float32", "--config.target_recipe.batch_size=8")
+    flags += ("--config.source_recipe.batch_size=4", "--config.training.predict_batch=4")
+    status, out, err = train_reader(tmp_path / "w", *flags, config="configs/dual_bert.py:official")
+    assert status == 0, err
+    reader = load_reader(tmp_path / "w/dual_squad/train/model")
+    assert reader.kind == "dual" and reader.reading["format"]["mode"] == "official"
+    assert reader.dual == dual_bert.official(reader.dual.bert, lambda_group_size=8)
+    answers = read_json(tmp_path / "w/dual_squad/read/drcd_dev.json")
+    contexts = {x.id: x.context for x in MEETINGS}
+    assert answers and set(answers) <= set(contexts)
+    # The released code joins pieces and takes spaces out: what is left is text of the passage.
+    for name, answer in answers.items():
+        assert answer.replace(" ", "") in contexts[name].replace(" ", "")
+    report = read_json(tmp_path / "w/report.json")
+    assert report["scorer"] == "legacy" and report["training"]["bilingual"] == 4
+    scores = report["systems"]["dual_squad"]["drcd_dev"]
+    assert scores["count"] == len(answers) and MEASURES < set(scores)
