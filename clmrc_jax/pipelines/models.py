@@ -97,10 +97,21 @@ def _check_lengths(config: BertConfig, format) -> None:
             )
 
 
+def left_out_note(settings) -> str:
+    """What a run without mGEN says of it: the output, the report and the dry run."""
+    start = settings.generator_model.pretrained and repr(settings.generator_model.pretrained)
+    other = "RANDOM weights unless --config.generator_model.pretrained=FOLDER_OR_ID is given"
+    return (
+        "mGEN is left out (generate=False): passages are retrieved and scored, no question is "
+        f"answered. --config.generate=True trains it as well, from {start or other}"
+    )
+
+
 def make_generator(cora) -> tuple[Generator | None, dict | None]:
     """The generator of a run and its first parameters, numpy; None when the run only retrieves."""
     s = cora.settings
     if not s.generate:
+        cora.run.say(left_out_note(s))
         return None, None
     source = s.generator_model
     folder = source_folder(source, "mt5")

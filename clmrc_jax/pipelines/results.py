@@ -7,6 +7,7 @@ import jax
 from clmrc_jax.data.languages import CATEGORIES, LANGUAGES
 from clmrc_jax.evaluate.report import print_summary, write_report
 from clmrc_jax.files import read_json
+from clmrc_jax.pipelines.models import left_out_note
 from clmrc_jax.retrieval.runs import read_run
 
 SHOWN_PASSAGES = 3
@@ -62,6 +63,8 @@ def _notes(settings) -> list[str]:
             "facts (random pairings, true ones excluded), never a fact of this corpus; "
             "clmrc_jax/pretrained/README.md has seed, log and time."
         )
+    if not settings.generate:
+        notes.append(f"{left_out_note(settings)}.")
     if settings.generate and not settings.generator_model.pretrained:
         notes.append("mGEN started from RANDOM weights: its answers only show that the path works.")
     if settings.evaluation.scorer == "portable":

@@ -6,11 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+import types
 
 import pytest
 
 from clmrc_jax.files import InputError, write_json
-from clmrc_jax.pipelines import plan, train
+from clmrc_jax.pipelines import models, plan, results, train
 from clmrc_jax.pipelines.settings import cora_settings
 
 PRESETS = ("demo", "smoke", "facts", "paper", "squads")
@@ -68,6 +69,18 @@ def test_a_run_without_mgen_says_how_to_turn_it_on(configs):
     (note,) = [x for x in _plan(configs, "squads", **changes)["notes"] if "mGEN" in x]
     assert "from 'google/mt5-base'" in note
     assert not [x for x in _plan(configs, "demo")["notes"] if "left out" in x]
+
+
+def test_output_and_report_say_of_mgen_what_the_plan_says(configs):
+    without = cora_settings(configs.get_config("squads"))
+    said = []
+    run = types.SimpleNamespace(say=said.append)
+    assert models.make_generator(types.SimpleNamespace(settings=without, run=run)) == (None, None)
+    (noted,) = [x for x in results._notes(without) if "mGEN" in x]
+    (planned,) = [x for x in plan.make_plan(without)["notes"] if "mGEN" in x]
+    assert said == [planned] and noted == f"{planned}."
+    (note,) = [x for x in results._notes(cora_settings(configs.get_config("smoke"))) if "mGEN" in x]
+    assert note.startswith("mGEN started from RANDOM weights")
 
 
 def test_dry_run_json_is_the_returned_plan(configs, capsys, tmp_path):
