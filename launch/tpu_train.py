@@ -34,7 +34,7 @@ def main(argv):
 
     try:
         train.main(_CONFIG.value, _WORKDIR.value, dry_run=_DRY_RUN.value, as_json=_JSON.value)
-    except InputError as error:
+    except (InputError, ImportError) as error:  # ImportError: a package of an extra is missing
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -35,6 +35,7 @@ from clmrc_jax.pipelines.plan import (
     total,
 )
 from clmrc_jax.pipelines.reader import Model, forward_flops
+from clmrc_jax.pipelines.settings import ModelSource
 from clmrc_jax.sharding import DEFAULT_RULES
 
 SAMPLE = 200  # questions that are cut into windows to estimate those of all
@@ -79,6 +80,8 @@ def make_plan(s: ClmrcSettings) -> dict:
         models["plain reader"] = bert
         if "bilingual" in s.phases():
             models["Dual BERT"] = s.dual_bert(bert)
+    if _own_reader(s) and (reader := config_of(_own_reader(s), "bert", notes)):
+        models["source reader"] = reader
     counts = _counts(s, notes)
     stages = _stages(s, counts, models, devices)
     parameters = {name: estimates.parameter_count(_init(model)) for name, model in models.items()}
@@ -89,11 +92,11 @@ def make_plan(s: ClmrcSettings) -> dict:
         "questions": {name: found.questions for name, found in counts.items()},
         "models": {
             name: {
-                "from": s.model.pretrained or "random weights",
+                "from": _origin(s, name),
                 "parameters": parameters[name],
-                "sizes": dataclasses.asdict(bert),
+                "sizes": dataclasses.asdict(_encoder(model)),
             }
-            for name in models
+            for name, model in models.items()
         },
         "memory": memory,
         "process": process_memory(memory, devices),
@@ -102,6 +105,19 @@ def make_plan(s: ClmrcSettings) -> dict:
         "seconds": total(row["seconds"] for row in stages if row["unit"] != "characters"),
         "notes": notes + _assumptions(s, devices) + device_notes(devices),
     }
+
+
+def _own_reader(s: ClmrcSettings) -> ModelSource | None:
+    """The encoder of the source reader where it is trained from another one than the run's."""
+    if not s.translation.reader or s.source_model or not set(s.systems) & set(BACK_TRANSLATION):
+        return None
+    sizes = {name: x for name, x in s.model.sizes.items() if name in ("dtype", "remat")}
+    return ModelSource(s.translation.reader, sizes=sizes)
+
+
+def _origin(s: ClmrcSettings, model: str) -> str:
+    own = model == "source reader"
+    return (s.translation.reader if own else s.model.pretrained) or "random weights"
 
 
 def _init(model: Model) -> Callable:
@@ -190,14 +206,18 @@ def _stages(
         add(name, count, "windows", "encode", model and forward_flops(model, s.format, count))
 
     plain, dual = models.get("plain reader"), models.get("Dual BERT")
+    name, reader = "source", plain
+    if _own_reader(s):
+        name, reader = "source_reader", models.get("source reader")
     for system in s.systems:
         phases, model = (SYSTEMS | BACK_TRANSLATION)[system], plain
         if "source" in phases and not s.source_model:
-            train("source", s.source_recipe, ["source"], plain)
+            own = (name, reader) if system in BACK_TRANSLATION else ("source", plain)
+            train(own[0], s.source_recipe, ["source"], own[1])
         if system in BACK_TRANSLATION:
             asked = [*evaluated, *(counts[x] for x in phases if x == "target")]
             add("translate", sum(x.characters for x in asked), "characters")
-            read("read translations", sum(x.windows for x in asked), plain)
+            read("read translations", sum(x.windows for x in asked), reader)
         for phase in (x for x in phases if x != "source"):
             model = dual if phase == "bilingual" else plain
             trained_on = ["source", "target"] if phase == "mixed" else [phase]
@@ -256,11 +276,12 @@ def _disk(s: ClmrcSettings, counts: dict, stages: list[dict], parameters: dict) 
     Every training keeps its parameters twice, as the last checkpoint and as a Hugging Face
     folder; two checkpoints of parameters and statistics while it runs. float32.
     """
-    if not parameters:
+    if "plain reader" not in parameters:
         return {}
     trained = [row["stage"] for row in stages if row["unit"] == "steps"]
-    dual = {f"{name}/train" for name in s.systems if "bilingual" in SYSTEMS.get(name, ())}
-    sizes = [parameters["Dual BERT" if x in dual else "plain reader"] for x in trained]
+    kinds = {f"{x}/train": "Dual BERT" for x in s.systems if "bilingual" in SYSTEMS.get(x, ())}
+    kinds["source_reader"] = "source reader"
+    sizes = [parameters.get(kinds.get(x, "plain reader"), 0) for x in trained]
     asked = sum(
         x.questions for name, x in counts.items() if name not in PAPER or name == "cmrc_dev"
     )

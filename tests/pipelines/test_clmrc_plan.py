@@ -124,6 +124,27 @@ def test_back_translation_counts_characters_and_no_time_for_them(plan):
     assert "source" not in rows(given) and any("somewhere" in note for note in given["notes"])
 
 
+def test_source_reader_on_another_encoder_is_planned_in_its_own_size(plan):
+    large = {"translation.reader": "google-bert/bert-large-cased", "systems": ("bt_aligner",)}
+    command = {f"translation.{name}": "command:cat" for name in ("forward", "backward")}
+    made, same = (
+        plan("files", **large, **command),
+        plan("files", systems=("bt_aligner",), **command),
+    )
+    models = made["models"]
+    assert models["source reader"]["from"] == "google-bert/bert-large-cased"
+    assert models["source reader"]["sizes"]["hidden_size"] == 1024
+    assert models["plain reader"]["sizes"]["hidden_size"] == 768
+    ours, theirs = rows(made), rows(same)
+    assert list(ours)[0] == "source_reader" and "source" not in ours
+    assert ours["source_reader"]["flops"] > 3 * theirs["source"]["flops"]
+    assert ours["read translations"]["flops"] > 3 * theirs["read translations"]["flops"]
+    assert ours["bt_aligner/train"] == theirs["bt_aligner/train"]
+    assert (
+        made["disk"]["models"] > same["disk"]["models"] and "train source reader" in made["memory"]
+    )
+
+
 def test_unknown_encoder_is_said_and_the_questions_still_counted(plan):
     made = plan("t2_07", **{"model.pretrained": "nobody/knows-this"})
     assert made["models"] == {} and made["memory"] == {} and made["disk"] == {}
