@@ -193,7 +193,7 @@ def local_copy(path: str | os.PathLike) -> str:
 
     A copy is made once per host, whichever of its processes ask for it, and again when the file
     in the bucket has changed; it stays. So every host downloads the passage store that it opens
-    once: 25 GB for the 43.6 million passages of Wikipedia in 26 languages, some minutes.
+    once: about 25 GB, some minutes, for the paper's 43.6 million passages.
     Raises InputError when the bucket has no such file, or the local disk is full.
     """
     path = os.fspath(path)
