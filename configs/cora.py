@@ -8,7 +8,9 @@ Presets, `--config=configs/cora.py:NAME`; any value can be changed on the comman
 demo (default)  embedded "world facts", tiny pretrained models; minutes on two CPU cores
 smoke           the same path on a few facts, random weights and an own vocabulary; for tests
 facts           all world facts and longer training with the same tiny models
-paper           the published hyper-parameters: mBERT towers, mT5-base, your Wikipedia passages
+paper           the published hyper-parameters: mBERT towers, mT5-base, your Wikipedia passages:
+                --config.corpus.passages="('psgs_w100.tsv', 'en')" and .train, .test, .annotated
+                alike (README, File formats)
 squads          SQuAD-style files of several languages as passages and questions:
                 --config.corpus.squads="(('xquad.en.json', 'en'), ('xquad.ar.json', 'ar'))"
                 --config.retriever_model.pretrained=FOLDER_OR_ID

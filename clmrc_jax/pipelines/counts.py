@@ -90,7 +90,8 @@ def _count_files(c: CorpusSettings) -> Counts:
             if name == "passages":
                 total = sum(count * size for count, size in rows)
                 found["passage_bytes"] = total / max(1, found[name])
-    origin = f"counted: {', '.join(found)}; others are {PAPER.origin}" if found else PAPER.origin
+    named = ", ".join(name for name in found if name != "passage_bytes")
+    origin = f"counted: {named}; others are {PAPER.origin}" if found else PAPER.origin
     return dataclasses.replace(PAPER, **found, origin=origin)
 
 
