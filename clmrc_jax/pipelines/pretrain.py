@@ -33,6 +33,7 @@ from clmrc_jax.data.world_facts.corpus import load_world_facts
 from clmrc_jax.data.world_facts.exercises import Exercises
 from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder, mt5
+from clmrc_jax.pipelines.run_identity import identity
 from clmrc_jax.train import objectives, pretrained
 from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.optimizer import OptimizerConfig
@@ -252,6 +253,7 @@ def _fit(config, objective, axes, params, transform, workdir, name, mesh):
         seed=config.seed,
         workdir=workdir,
         name=name,
+        config=identity(config.to_dict()),
         log_every=config.log_every,
         save_every=config.save_every,
     )

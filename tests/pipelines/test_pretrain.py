@@ -13,7 +13,7 @@ from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.data.vocabulary import train_vocabulary
 from clmrc_jax.data.world_facts.cldr import load_world_facts
 from clmrc_jax.data.world_facts.exercises import Exercises
-from clmrc_jax.files import InputError
+from clmrc_jax.files import InputError, read_json
 from clmrc_jax.pipelines import pretrain
 from clmrc_jax.train import pretrained
 
@@ -140,8 +140,8 @@ def test_both_parts_train(exercises, folder, tmp_path):
         model, params = train(config, exercises, folder, tmp_path, mesh)
         assert model.vocab_size == 2000
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-    assert (tmp_path / "encoder/finished.json").exists()
-    assert (tmp_path / "generator/finished.json").exists()
+        record = read_json(tmp_path / train.__name__.split("_")[1] / "finished.json")["config"]
+        assert record["batch_size"] == 4 and "save_every" not in record, "what must not change"
 
 
 def test_start_folder_is_gone_on_from_and_must_fit(exercises, folder, tmp_path):
