@@ -179,7 +179,7 @@ def test_every_test_file_has_its_subject():
     subjects |= {str(path.parent.relative_to(PACKAGE)) for path in FILES}
     subjects |= {f"launch/{path.stem}" for path in (ROOT / "launch").iterdir()}
     subjects |= {f"benchmarks/{path.stem}" for path in (ROOT / "benchmarks").glob("*.py")}
-    subjects |= {"architecture", "configs/configs", "documents"}
+    subjects |= {"architecture", "configs/configs", "documents", "setup"}
     subjects |= {f"distributed/{x}" for x in ("meshes", "processes")}  # no module's
     for path in (ROOT / "tests").rglob("test_*.py"):
         inside = path.relative_to(ROOT / "tests")
