@@ -122,7 +122,7 @@ def test_open_index_unknown_kind_or_missing_package_says_what_to_do(tmp_path, mo
     with pytest.raises(InputError, match="the index is 32 wide"):
         ScannIndex.build(corpus).search(queries[:, :5], 3)
     monkeypatch.setitem(sys.modules, "scann", None)
-    with pytest.raises(InputError, match=r'pip install "clmrc_jax\[scann\]", or use --index=exact'):
+    with pytest.raises(InputError, match="pip install scann, or use --config.index.kind=exact"):
         open_index("scann", store)
 
 

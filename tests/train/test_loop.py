@@ -16,11 +16,10 @@ import pytest
 
 from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.exit_status import PREEMPTED
-from clmrc_jax.files import InputError, read_jsonl
+from clmrc_jax.files import InputError
 from clmrc_jax.models import bert
 from clmrc_jax.notice import Preempted
 from clmrc_jax.sharding import make_mesh
-from clmrc_jax.train import checkpoints, metrics
 from clmrc_jax.train.loop import Trainer, TrainingDiverged
 from clmrc_jax.train.optimizer import OptimizerConfig
 
@@ -68,30 +67,6 @@ def reference(tmp_path_factory):
     """(result, losses) of twelve uninterrupted steps."""
     workdir = tmp_path_factory.mktemp("reference")
     return fit(workdir), losses(workdir)
-
-
-def test_log_in_a_bucket_has_every_step_after_a_kill(in_bucket, tmp_path, monkeypatch):
-    open_checkpoints = checkpoints.open  # Orbax reaches gs:// by a way of its own
-    here = str(tmp_path / "checkpoints")
-    monkeypatch.setattr(
-        checkpoints,
-        "open",
-        lambda folder, **options: open_checkpoints(
-            str(folder).replace(str(in_bucket), here), **options
-        ),
-    )
-
-    def validate(params, step):
-        if step == 10:
-            raise KeyboardInterrupt
-        return {}
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(metrics.MetricWriter, "close", lambda self: None)  # killed
-        fit(in_bucket, validate=validate, validate_every=10)
-    fit(in_bucket)
-    logged = [row["step"] for _, row in read_jsonl(in_bucket / "toy" / "metrics.jsonl")]
-    assert logged == list(range(1, 13))
 
 
 def test_fit_learns_and_leaves_the_given_params_alone(reference):

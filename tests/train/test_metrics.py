@@ -1,12 +1,17 @@
 import importlib.util
 import json
+import pathlib
 import types
 
 import numpy as np
 import pytest
 
-from clmrc_jax.files import InputError
-from clmrc_jax.train import metrics
+from clmrc_jax.files import InputError, read_jsonl
+from clmrc_jax.train import checkpoints, metrics
+
+spec = importlib.util.spec_from_file_location("toy", pathlib.Path(__file__).with_name("toy.py"))
+toy = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toy)
 
 
 def write(path, steps, **options):
@@ -60,6 +65,36 @@ def test_metric_writer_in_a_bucket_uploads_by_itself_after_a_while(in_bucket, mo
     assert steps_in(in_bucket / "m.jsonl") == [1, 2, 3]
     writer.close()
     assert steps_in(in_bucket / "m.jsonl") == [1, 2, 3, 4]
+
+
+def test_log_of_a_training_in_a_bucket_has_every_step_after_a_kill(
+    in_bucket, tmp_path, monkeypatch
+):
+    open_checkpoints = checkpoints.open  # Orbax reaches gs:// by a way of its own
+    here = str(tmp_path / "checkpoints")
+    monkeypatch.setattr(
+        checkpoints,
+        "open",
+        lambda folder, **options: open_checkpoints(
+            str(folder).replace(str(in_bucket), here), **options
+        ),
+    )
+
+    def fit(workdir, **options):
+        settings = {"steps": 12, "seed": 7, "name": "toy", "log_every": 1, "save_every": 4}
+        toy.trainer().fit(toy.init(), toy.dataset(), workdir=workdir, **settings, **options)
+
+    def validate(params, step):
+        if step == 10:
+            raise KeyboardInterrupt
+        return {}
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(metrics.MetricWriter, "close", lambda self: None)  # killed
+        fit(in_bucket, validate=validate, validate_every=10)
+    fit(in_bucket)
+    logged = [row["step"] for _, row in read_jsonl(in_bucket / "toy" / "metrics.jsonl")]
+    assert logged == list(range(1, 13))
 
 
 def test_metric_writer_nan_becomes_null(tmp_path):
