@@ -95,7 +95,7 @@ def share_failures() -> Iterator[None]:
     1. (A process that is killed says nothing; the service's heartbeat ends the others then.)
 
     After SIGTERM to any of them all leave with status 75, from a training as soon as they have
-    saved the same step.
+    saved the same step. The program ends here then.
     """
     if not several():
         yield
@@ -106,12 +106,15 @@ def share_failures() -> Iterator[None]:
         watcher.start()
         try:
             yield
+        except notice.Preempted:
+            done.set()
+            _leave(PREEMPTED)
         except Exception as error:
             told = notice.told() or _look(_NOTICE)
             done.set()
             _announce(error, told)
             if told:
-                raise notice.Preempted from error
+                _leave(PREEMPTED)
             raise
         finally:
             done.set()

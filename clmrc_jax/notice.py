@@ -38,8 +38,9 @@ def heeded(*, to_the_end: bool = False) -> Iterator[None]:
 
     A main thread that does not come to it, in a long call or in its cleaning up, is given
     LEAVE_SECONDS. Blocks may lie in each other. Outside of the main thread nothing changes.
-    to_the_end: the program ends with the block, and a second signal must not change its status;
-    else all is as before after the block.
+    to_the_end: the program ends with the block, on Preempted without Python's own cleaning up:
+    there JAX's threads may crash, and a second signal would change the status. Else all is as
+    before after the block.
     """
     global _heeding
     if _heeding or threading.current_thread() is not threading.main_thread():
@@ -57,11 +58,16 @@ def heeded(*, to_the_end: bool = False) -> Iterator[None]:
     _heeding = 1
     try:
         yield
+    except Preempted:
+        if not to_the_end:
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        leave(PREEMPTED)
     finally:
         _heeding = 0
         sys.unraisablehook = former_hook
-        ignored = to_the_end and _told.is_set()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN if ignored else former)
+        signal.signal(signal.SIGTERM, former)
         signal.set_wakeup_fd(former_file)
         over.set()
         writer.close()

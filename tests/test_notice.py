@@ -55,14 +55,29 @@ def test_what_has_something_to_save_sees_a_flag_and_ends_the_program_at_its_end(
 
 def test_a_second_signal_disturbs_nothing():
     steps = []
-    with pytest.raises(notice.Preempted), notice.heeded(to_the_end=True):
+    with pytest.raises(notice.Preempted), notice.heeded():
         try:
             tell()
         finally:
             tell()
             steps.append("cleaned up")
-    assert steps == ["cleaned up"] and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert steps == ["cleaned up"]
+
+
+def test_the_end_of_a_program_is_left_out():
+    program = """
+import atexit, os, signal
+from clmrc_jax import notice
+atexit.register(print, "at exit")
+with notice.heeded(to_the_end=True):
+    print("printed")
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        print("cleaned up")
+"""
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, timeout=120)
+    assert done.returncode == 75 and done.stdout.split() == [b"printed", b"cleaned", b"up"]
 
 
 def test_an_error_while_saving_is_not_hidden():
