@@ -116,7 +116,16 @@ def paper():
                 "top_k": 20,
                 # Exact search (the reference that recall is measured against) holds so many rows.
                 "max_rows_on_device": 1 << 22,
-                "scann": {"storage": "bfloat16"},
+                # 0: chosen from the number of rows, see retrieval/scann_index.py.
+                "scann": {
+                    "storage": "bfloat16",
+                    "leaves": 0,
+                    "leaves_to_search": 0,
+                    "reorder": 0,
+                    "dimensions_per_block": 2,
+                    "anisotropic_threshold": 0.2,
+                    "training_sample": 250_000,
+                },
             },
             "generate": True,
             "generator_model": {

@@ -56,6 +56,7 @@ class Cora:
             lambda folder: corpora.prepare(settings.corpus, folder),
             alone=True,
         )
+        corpora.check_inputs(counts.get("inputs", {}), run.path("corpus"))
         self.corpus_counts = counts
         self.corpus = corpora.Corpus.open(run.path("corpus"))
         evaluation_checks.check_questions(settings, self.corpus)

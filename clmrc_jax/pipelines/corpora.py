@@ -134,7 +134,30 @@ def prepare(settings: CorpusSettings, folder: epath.Path) -> dict:
     if not counts["annotated"]:
         raise InputError("no annotated training row: mDPR needs questions with a gold passage")
     store = passages.PassageStore(folder)
-    return counts | {"languages": store.language_counts()}
+    return counts | {"languages": store.language_counts(), "inputs": _input_sizes(settings)}
+
+
+def _input_sizes(settings: CorpusSettings) -> dict[str, int]:
+    """Path -> bytes of the files that the corpus is made from."""
+    names = ("squads", *SOURCES)
+    values = (sources.parse(getattr(settings, name), name, training=True) for name in names)
+    found = [source.path for group in values for source in group]
+    paths = [epath.Path(path) for path in (*found, settings.links) if path]
+    return {str(path): path.stat().length for path in paths if path.is_file()}
+
+
+def check_inputs(sizes: dict[str, int], folder: epath.Path) -> None:
+    """Raises InputError when a file has changed since the corpus in `folder` was made from it.
+
+    sizes: the "inputs" of `prepare`'s counts. A file that is gone is not missed.
+    """
+    for path, size in sizes.items():
+        now = epath.Path(path).stat().length if epath.Path(path).is_file() else size
+        if now != size:
+            raise InputError(
+                f"{path} has {now:,} bytes, and had {size:,} when {folder} was made from it. "
+                "Use another --workdir for the new file, or put the old one back"
+            )
 
 
 def _sample(questions: Iterable, settings: CorpusSettings) -> list:

@@ -10,7 +10,7 @@ from etils import epath
 from clmrc_jax.data.passage_names import by_id, by_id_or_text
 from clmrc_jax.data.squad_corpus import fact_id
 from clmrc_jax.files import InputError, read_jsonl, write_json, write_jsonl
-from clmrc_jax.pipelines.corpora import Corpus, CorpusSettings, prepare
+from clmrc_jax.pipelines.corpora import Corpus, CorpusSettings, check_inputs, prepare
 
 FILES = [
     "annotated.jsonl",
@@ -92,6 +92,7 @@ def squad(folder, lang, articles=20, questions=3):
 def test_squads_dev_shares_no_question_with_training_in_any_language(tmp_path):
     files = tuple(squad(tmp_path, lang) for lang in ("en", "ar", "th"))
     corpus, counts = made(tmp_path / "corpus", kind="squads", squads=files)
+    assert set(counts["inputs"]) == {path for path, _ in files}
     train, dev, test = (corpus.questions(x) for x in ("train", "dev", "test"))
     assert len(dev) == (len(train) + len(dev)) // 3 // 10 * 3 > 0
     facts = [{fact_id(question) for question in split} for split in (train, dev, test)]
@@ -230,3 +231,17 @@ def test_ids_of_gold_passages_may_be_foreign_in_files_alone():
     assert CorpusSettings().passage_names is by_id
     assert CorpusSettings(kind="squads").passage_names is by_id
     assert CorpusSettings(kind="files").passage_names is by_id_or_text
+
+
+def test_a_file_that_changed_since_is_refused_and_one_that_is_gone_is_not_missed(tmp_path):
+    _, counts = made(tmp_path / "corpus", **own_files(tmp_path))
+    names = ("passages", "train", "annotated")
+    sizes = {str(path): path.stat().st_size for path in (tmp_path / f"{x}.jsonl" for x in names)}
+    assert counts["inputs"] == sizes
+    check_inputs(sizes, tmp_path / "corpus")
+    file = tmp_path / "train.jsonl"
+    file.write_text(file.read_text() + "\n")
+    with pytest.raises(InputError, match=r"train.jsonl has .* bytes, and had .* when .*corpus was"):
+        check_inputs(sizes, tmp_path / "corpus")
+    file.unlink()
+    check_inputs(sizes, tmp_path / "corpus")
