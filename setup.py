@@ -17,6 +17,7 @@ REQUIRED = [
     "tensorflow-datasets>=4.9.9",
     "importlib_resources",  # tensorflow-datasets without TensorFlow needs it and does not say so
     "etils[epath]>=1.13",
+    "fsspec",
     "babel==2.18.*",  # its CLDR tables are the embedded corpus: another release, other facts
     "rich>=14.1",  # progress bars within progress bars
     "matplotlib>=3.9",
