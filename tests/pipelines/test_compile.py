@@ -125,6 +125,7 @@ def test_mdpr_update_gathers_one_side_once_and_reduces_every_gradient_once(v4):
     assert set(found) <= {"all-gather", "all-reduce", "reduce-scatter"}
 
 
+@pytest.mark.slow  # tests/models/test_dropout.py holds the layers to the same
 def test_update_on_more_chips_moves_no_more_through_hbm_per_chip(cora):
     """The same rows per chip: nothing is computed, or drawn for dropout, for the whole batch."""
     found = {}
