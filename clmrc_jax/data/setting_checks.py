@@ -59,5 +59,21 @@ def buckets(settings, *names: str) -> None:
             )
 
 
+def validation(training) -> None:
+    """Raises InputError where a training's `best` has nothing to choose by.
+
+    training: settings with `validate_every`, `validation_rows` and `best`.
+    """
+    if training.validate_every < 0:
+        raise InputError(
+            f"validate_every is {training.validate_every}; 0 validates at the end only"
+        )
+    if training.best and not (training.validate_every and training.validation_rows):
+        raise InputError(
+            "best=True keeps the best of several validations: set validate_every and "
+            f"validation_rows (now {training.validate_every} and {training.validation_rows})"
+        )
+
+
 def _is_count(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0

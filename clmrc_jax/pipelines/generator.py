@@ -19,7 +19,6 @@ from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError
 from clmrc_jax.models import decoding, mt5
 from clmrc_jax.models.mt5 import Mt5Config
-from clmrc_jax.pipelines.retriever import check_validation
 from clmrc_jax.progress import Meter
 from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.objectives import seq2seq_objective
@@ -81,7 +80,7 @@ class GeneratorTraining:
                 f"min_length is {self.min_length}, above max_length {self.max_length}: no answer "
                 "could end; lower the one or raise the other"
             )
-        check_validation(self)
+        setting_checks.validation(self)
 
     def steps_of(self, round: int) -> int:
         """Updates in a round."""
@@ -140,7 +139,8 @@ class Generator:
         """One round of training from `params`; continues where it was killed. Returns params.
 
         rows: any records; choose(row, rng, epoch) -> (question, lang, ctxs, answer).
-        validate(params, step) -> metrics, every `validate_every` steps and after the last.   config: see `Trainer.fit`.
+        validate(params, step) -> metrics, every `validate_every` steps and after the last.
+        config: see `Trainer.fit`.
         """
         t = self.training
         index, count = sharding.batch_slice(self.mesh)

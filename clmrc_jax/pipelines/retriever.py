@@ -13,7 +13,6 @@ from clmrc_jax.data.passage_names import by_id
 from clmrc_jax.data.pipeline import make_dataset, row_generators
 from clmrc_jax.data.retriever_features import POSITIVES, RetrieverFormat, contrastive_batches
 from clmrc_jax.data.tokenization import load_tokenizer
-from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.retrieval.batches import BatchPlan, PassageTokens
@@ -71,24 +70,11 @@ class RetrieverTraining:
         setting_checks.at_least(
             self, 0, "hard_negatives", "chunk_size", "validation_rows", "tokenizer_workers"
         )
-        check_validation(self)
+        setting_checks.validation(self)
 
     def steps_of(self, round: int) -> int:
         """Updates in a round."""
         return self.steps[min(round, len(self.steps) - 1)]
-
-
-def check_validation(training) -> None:
-    """Raises InputError where `best` has nothing to choose by; for mDPR's and mGEN's training."""
-    if training.validate_every < 0:
-        raise InputError(
-            f"validate_every is {training.validate_every}; 0 validates at the end only"
-        )
-    if training.best and not (training.validate_every and training.validation_rows):
-        raise InputError(
-            "best=True keeps the best of several validations: set validate_every and "
-            f"validation_rows (now {training.validate_every} and {training.validation_rows})"
-        )
 
 
 class Retriever:
