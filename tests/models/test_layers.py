@@ -30,6 +30,24 @@ def test_attend_masked_keys_get_no_weight():
     np.testing.assert_allclose(ours, reference_attention(query, key, value, allowed), atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 3, 5), (2, 1, 1, 5), (1, 1, 3, 5), (2, 2, 3, 5)])
+def test_gradient_of_a_bias_is_that_of_a_plain_sum(shape):
+    query, key, value = random_qkv()
+    rng = np.random.default_rng(1)
+    bias, other, weight = (rng.standard_normal(s) for s in (shape, (1, 2, 1, 5), query.shape))
+
+    def reference(bias):
+        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) + (bias + other)
+        return jnp.sum(jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value) * weight)
+
+    def ours(bias):
+        return jnp.sum(layers.attend(query, key, value, bias, None, other) * weight)
+
+    bias = jnp.asarray(bias, jnp.float32)
+    np.testing.assert_allclose(ours(bias), reference(bias), rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(ours)(bias), jax.grad(reference)(bias), atol=1e-5)
+
+
 def test_attend_dropout_keeps_the_mean_and_needs_a_key():
     query, key, value = random_qkv()
     plain = layers.attend(query, key, value, dropout_rate=0.5)
