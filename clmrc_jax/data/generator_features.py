@@ -102,6 +102,18 @@ def encode_sources(
     return cut, [n if has else 0 for n, has in zip(survived, has_passages)]
 
 
+def count_tokens(tokenizer: Tokenizer, format: GeneratorFormat):
+    """`count(question, lang, ctxs) -> tokens` of the question and of every passage of a source."""
+
+    def count(question, lang, ctxs):
+        parts = format.parts(question, lang, ctxs) if ctxs else []
+        head, *counts = map(len, tokenizer.encode_batch([format.head(question, lang), *parts]))
+        with_head = len(counts) if format.fusion else 1
+        return [head, *(n - head for n in counts[:with_head]), *counts[with_head:]]
+
+    return count
+
+
 def encode_targets(tokenizer: Tokenizer, format: GeneratorFormat, answers: Sequence[str]):
     """Token ids of answers, end token included, at most `target_length`."""
     ids = tokenizer.encode_batch([_line(answer) for answer in answers])
@@ -131,12 +143,13 @@ def seq2seq_batch(format: GeneratorFormat, sources, targets, pad_id: int) -> dic
 
 
 def seq2seq_batches(tokenizer: Tokenizer, format: GeneratorFormat, choose):
-    """`transform(rows, rngs, epoch) -> batch` of the seq2seq objective.
+    """`transform(rows, rngs, epoch, longest) -> batch` of the seq2seq objective.
 
     choose(row, rng, epoch) -> (question, lang, ctxs, answer): what to train on in this epoch.
+    longest: the largest expected length of the batch; it is padded by the real ones.
     """
 
-    def transform(rows, rngs, epoch):
+    def transform(rows, rngs, epoch, longest=None):
         chosen = [choose(row, rng, epoch) for row, rng in zip(rows, rngs, strict=True)]
         sources, _ = encode_sources(tokenizer, format, [item[:3] for item in chosen])
         targets = encode_targets(tokenizer, format, [item[3] for item in chosen])

@@ -39,6 +39,8 @@ class GeneratorTraining:
     validation_rows: dev questions for exact match, a fixed sample; 0 skips validation.
     validate_every: updates between validations; 0 validates after the last one only.
     best: keep the parameters of the highest exact match instead of the last ones.
+    group_by_length: batches of rows whose sources are about equally long, which saves padding
+        where `source_buckets` has several lengths; several hosts pad to the longest all the same.
     generate_batch: sources answered at once by a process.
     label_chunk: mining candidates in memory at once, and labelled again after a kill at most.
     beams, length_penalty, early_stopping, max_length, min_length: decoding (spec 4.5); lengths
@@ -55,6 +57,7 @@ class GeneratorTraining:
     validation_rows: int = 256
     validate_every: int = 0
     best: bool = False
+    group_by_length: bool = False
     save_every: int = 500
     log_every: int = 50
     generate_batch: int = 64
@@ -131,6 +134,7 @@ class Generator:
         seed: int,
         workdir,
         epoch_length=None,
+        lengths: Sequence[int] | None = None,
         validate=None,
         name="generator",
         steps=None,
@@ -139,6 +143,7 @@ class Generator:
         """One round of training from `params`; continues where it was killed. Returns params.
 
         rows: any records; choose(row, rng, epoch) -> (question, lang, ctxs, answer).
+        lengths: of every row's source, expected; rows of like length then share batches.
         validate(params, step) -> metrics, every `validate_every` steps and after the last.
         config: see `Trainer.fit`.
         """
@@ -151,6 +156,7 @@ class Generator:
             seed=seed,
             transform=seq2seq_batches(self.tokenizer, format, choose),
             epoch_length=epoch_length,
+            sizes=lengths,
             host_index=index,
             host_count=count,
         )

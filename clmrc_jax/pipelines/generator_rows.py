@@ -1,6 +1,6 @@
 """What mGEN is trained on in a round: retrieved passages and answers, synthetic ones included."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -71,14 +71,32 @@ class GeneratorRows:
 
     def passages(self, row: dict, rng: np.random.Generator) -> list[dict]:
         """At most `answer_passages` with an answer string, filled up in rank order, shuffled."""
+        answering, others, drawn = self._offered(row)
+        kept = [answering[i] for i in rng.permutation(len(answering))[:drawn]] + others
+        return [kept[i] for i in rng.permutation(len(kept))]
+
+    def expected_lengths(self, count: Callable[[str, str, list[dict]], list[int]]) -> np.ndarray:
+        """Expected tokens of every row's source, int32 [rows]; reads all rows once.
+
+        count: (question, language, passages) -> tokens of the question and of each passage.
+        """
+        lengths = np.zeros(len(self.run), np.int32)
+        for i in range(len(self.run)):
+            row = self.run[i]
+            answering, others, drawn = self._offered(row)
+            question, *passages = count(row["question"], _tag(row), answering + others)
+            mean = np.mean(passages[: len(answering)]) if answering else 0
+            lengths[i] = question + drawn * mean + sum(passages[len(answering) :])
+        return np.concatenate([lengths, lengths[self._places[:, 0]]])
+
+    def _offered(self, row: dict) -> tuple[list[dict], list[dict], int]:
+        """Passages with an answer string, those that always join them, and how many are drawn."""
         answers, answering, others = searchable(row["answers"]), [], []
         for ctx in row["ctxs"]:
             hit = contains_answer(answers, f"{ctx['title']} {ctx['text']}", _tag(row))
             (answering if hit else others).append(ctx)
-        limit = min(self.training.answer_passages, self.top)
-        kept = [answering[i] for i in rng.permutation(len(answering))[:limit]]
-        kept += others[: self.top - len(kept)]
-        return [kept[i] for i in rng.permutation(len(kept))]
+        drawn = min(self.training.answer_passages, self.top, len(answering))
+        return answering, others[: self.top - drawn], drawn
 
     def _translated(self, row: dict, target: str) -> str | None:
         return translate_answer(self.links, self.rules, row["answers"][0], target)

@@ -5,6 +5,7 @@ import pytest
 
 from clmrc_jax.data.generator_features import (
     GeneratorFormat,
+    count_tokens,
     encode_sources,
     encode_targets,
     pad_sources,
@@ -153,6 +154,20 @@ def test_choice_sees_row_rng_and_epoch(tokenizer):
     transform(["x", "y"], row_generators(7, [4, 5]), 3)
     draws = [int(rng.integers(100)) for rng in row_generators(7, [4, 5])]
     assert seen == [("x", draws[0], 3), ("y", draws[1], 3)]
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_counted_tokens_are_those_of_the_encoded_source(tokenizer, fusion):
+    format = GeneratorFormat(source_buckets=(500,), fusion=fusion)
+    count = count_tokens(tokenizer, format)
+    (ids,), _ = encode_sources(tokenizer, format, [("who?", "en", CTXS)])
+    head, *passages = count("who?", "en", CTXS)
+    if fusion:
+        assert [head + n + 1 for n in passages] == [len(x) for x in ids], "1: the end token"
+    else:
+        assert head + sum(passages) + 1 == len(ids)
+    (alone,), _ = encode_sources(tokenizer, format, [("who?", "en", [])])
+    assert count("who?", "en", []) == [len(alone[0] if fusion else alone) - 1] == [head]
 
 
 def test_fusion_pads_passages_and_missing_ones(tokenizer):

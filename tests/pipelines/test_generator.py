@@ -115,6 +115,24 @@ def test_training_lowers_the_loss_and_validates_at_the_end(generator, params, it
     assert jax.tree.structure(trained) == jax.tree.structure(params)
 
 
+def test_rows_of_like_length_share_batches(generator, params, tmp_path):
+    words = ["word " * (12 * (i % 2) + 1) for i in range(16)]
+    rows = [("who?", "en", [{"title": "T", "text": text}], "answer") for text in words]
+    seen = []
+
+    def choose(row, rng, epoch):
+        seen.append(len(row[2][0]["text"]))
+        return row
+
+    generator.train(
+        *(params, rows, choose),
+        **{"round": 0, "seed": 0, "workdir": tmp_path, "steps": len(rows) // TRAINING.batch_size},
+        lengths=[len(text) for text in words],
+    )
+    batches = np.reshape(seen[: len(rows)], (-1, TRAINING.batch_size))
+    assert (batches == batches[:, :1]).all() and len(set(batches[:, 0])) == 2
+
+
 def test_best_keeps_the_highest_exact_match(generator, params, items, tmp_path, monkeypatch):
     changed = dataclasses.replace(TRAINING, steps=(6,), validate_every=2, best=True)
     monkeypatch.setattr(generator, "training", changed)

@@ -106,3 +106,28 @@ def test_synthetic_answers_wait_for_the_third_epoch_of_round_0_alone(rows_for, n
 def test_english_answer_of_another_language_is_tagged_english(rows_for):
     run = [row("Ann", lang="ar", answer_lang="en")]
     assert chosen(rows_for(0, run), 0, 0) == ("en", "Ann")
+
+
+def test_expected_lengths_are_the_mean_of_the_sources_drawn(rows_for):
+    run = [row(answering=(1, 2, 4, 5, 6)), row(), row(answering=(0,)), row(answering=(), count=0)]
+    rows = rows_for(1, run, synthetic_share=0.0)
+    for other in run:  # passages of different lengths
+        for i, ctx in enumerate(other["ctxs"]):
+            ctx["text"] += " more" * i**2
+
+    def count(question, lang, ctxs):
+        assert (question, lang) == ("q?", "en")
+        return [7, *(len(ctx["text"]) for ctx in ctxs)]
+
+    draws = [
+        [7 + sum(len(c["text"]) for c in rows.passages(r, np.random.default_rng(i))) for r in run]
+        for i in range(2000)
+    ]
+    assert np.std(draws, axis=0)[0] > 10, "the first row's sources differ"
+    np.testing.assert_allclose(rows.expected_lengths(count), np.mean(draws, axis=0), atol=3)
+
+
+def test_a_synthetic_row_is_as_long_as_its_question(rows_for, names):
+    rows = rows_for(1, [row(), row(names[0], count=3)], ("th", "da"))
+    lengths = rows.expected_lengths(lambda question, lang, ctxs: [1] * (1 + len(ctxs)))
+    assert lengths.tolist() == [5, 4, 4, 4] and len(rows) == 4
