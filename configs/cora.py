@@ -22,6 +22,8 @@ import ml_collections
 
 CORPUS = ("ar", "bn", "en", "fi", "ja", "ko", "ru", "te", "es", "he", "id", "sv", "th")
 CPU_SIZES = {"dtype": "float32", "remat": False}
+# Questions alone, with one passage, with three.
+DEMO_BUCKETS = (48, 80, 96, 112, 144, 192, 224, 288)
 MGEN_SEEN = ("da", "de", "fr", "it", "nl", "pl", "pt")
 
 
@@ -152,6 +154,7 @@ def paper():
                 "validation_rows": 1024,
                 "validate_every": 0,
                 "best": False,
+                "group_by_length": False,
                 "save_every": 500,
                 "log_every": 50,
                 "generate_batch": 128,
@@ -221,15 +224,16 @@ def demo():
     config.retriever_optimizer.update({"learning_rate": 5e-4, "warmup_steps": 20, "clip_norm": 2.0})
     config.generator_model.update({"pretrained": "builtin", "sizes": CPU_SIZES})
     config.generator_format.update(
-        {"passages": 3, "source_buckets": (96, 224, 288), "target_length": 16}
+        {"passages": 3, "source_buckets": DEMO_BUCKETS, "target_length": 16}
     )
     config.generator.update(
         {
-            "steps": (60, 250, 250),
+            "steps": (60, 80, 80),
             "batch_size": 32,
             "synthetic_share": 0.6,
             "answer_passages": 3,
             "validation_rows": 192,
+            "group_by_length": True,
             "save_every": 50,
             "log_every": 20,
             "generate_batch": 32,
@@ -248,7 +252,7 @@ def demo():
     )
     # No Wikipedia titles: brackets in CLDR's names are part of them, "norvég (bokmål)".
     config.mining.strip_disambiguation = False
-    config.mining.update({"retrieved": 8, "passages_per_article": 3, "max_negatives": 8})
+    config.mining.update({"retrieved": 6, "passages_per_article": 3, "max_negatives": 8})
     config.evaluation.update({"scorer": "portable", "examples": 8})
     return config
 
