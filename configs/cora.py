@@ -228,8 +228,8 @@ def demo():
     )
     config.generator.update(
         {
-            "steps": (60, 80, 80),
-            "batch_size": 32,
+            "steps": (80, 200, 200),
+            "batch_size": 16,
             "synthetic_share": 0.6,
             "answer_passages": 3,
             "validation_rows": 192,
@@ -244,7 +244,7 @@ def demo():
     config.generator_optimizer.update(
         {
             "name": "adafactor",
-            "learning_rate": 5e-3,
+            "learning_rate": 4e-3,
             "warmup_steps": 10,
             "clip_norm": 1.0,
             "weight_decay": 0.0,
@@ -265,7 +265,9 @@ def facts():
     # Longer or faster, mDPR forgets the languages that it is not trained on (docs/cora.md).
     config.retriever.steps = (150, 150, 150)
     config.retriever_optimizer.learning_rate = 3e-4
-    config.generator.steps = (600, 600, 600)
+    config.generator.update({"steps": (600, 600, 600), "batch_size": 32, "group_by_length": False})
+    config.generator_optimizer.learning_rate = 5e-3
+    config.mining.retrieved = 8
     return config
 
 

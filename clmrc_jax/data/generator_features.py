@@ -49,6 +49,12 @@ class GeneratorFormat:
         """Most source tokens."""
         return self.source_buckets[-1]
 
+    @property
+    def labelling_length(self) -> int:
+        """Padded length, about, of a question with one of its passages."""
+        share = self.source_length / (1 if self.fusion else max(self.passages, 1))
+        return next(bucket for bucket in self.source_buckets if bucket >= share)
+
     def one_length(self) -> "GeneratorFormat":
         """The same with the longest bucket alone: hosts that batch apart agree on lengths."""
         return dataclasses.replace(self, source_buckets=self.source_buckets[-1:])

@@ -64,7 +64,7 @@ def labelling_memory(s: CoraSettings, candidates: int, passage_bytes: float) -> 
     part = min(candidates, s.generator.label_chunk)
     parts = {
         "passages of a part": int(part * (2 * passage_bytes + 1000)),
-        "tokens of a part": part * s.generator_format.source_buckets[0] * 36,
+        "tokens of a part": part * s.generator_format.labelling_length * 36,
         "questions of all candidates": candidates * 48,
     }
     return parts | {"total": sum(parts.values())}

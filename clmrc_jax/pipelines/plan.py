@@ -363,7 +363,7 @@ def _generator_work(s: CoraSettings, counts: Counts, config: Mt5Config | None, r
     training = labels = final = None
     if config is not None:
         training = {"train": estimates.generator_training_flops(s, config, steps)}
-        labels = generation(candidates, f.source_buckets[0], 1)
+        labels = generation(candidates, f.labelling_length, 1)
         final = generation(answers, source, t.beams)
         if e.closed_book:
             closed = generation(answers, f.source_buckets[0], t.beams)

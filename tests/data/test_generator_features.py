@@ -170,6 +170,14 @@ def test_counted_tokens_are_those_of_the_encoded_source(tokenizer, fusion):
     assert count("who?", "en", []) == [len(alone[0] if fusion else alone) - 1] == [head]
 
 
+def test_a_labelled_passage_takes_its_share_of_the_longest_source():
+    format = GeneratorFormat(source_buckets=(48, 96, 112, 288), passages=3)
+    assert format.labelling_length == 96
+    assert GeneratorFormat(source_buckets=(256, 1000), passages=15).labelling_length == 256
+    assert GeneratorFormat(source_buckets=(64, 160), passages=3, fusion=True).labelling_length == 160
+    assert GeneratorFormat(source_buckets=(64, 160), passages=0).labelling_length == 160
+
+
 def test_fusion_pads_passages_and_missing_ones(tokenizer):
     format = GeneratorFormat(source_buckets=(16, 60), passages=3, fusion=True)
     items = [("who?", "en", CTXS[:2]), ("who?", "en", [])]

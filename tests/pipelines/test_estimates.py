@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType
 
 from clmrc_jax import sharding
+from clmrc_jax.data.generator_features import GeneratorFormat
 from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.pipelines import estimates, mining
 from clmrc_jax.train.optimizer import OptimizerConfig, make_transform
@@ -106,7 +107,7 @@ def test_generation_flops_of_one_beam_are_those_of_a_forward_pass():
 def test_labelling_memory_is_that_of_a_part_and_covers_what_python_takes(smoke_corpus):
     settings = types.SimpleNamespace(
         generator=types.SimpleNamespace(label_chunk=300),
-        generator_format=types.SimpleNamespace(source_buckets=(64, 128)),
+        generator_format=GeneratorFormat(passages=2, source_buckets=(64, 128)),
     )
     few, many = (estimates.labelling_memory(settings, n, 500) for n in (300, 3000))
     assert few["tokens of a part"] == many["tokens of a part"] == 300 * 64 * 36
