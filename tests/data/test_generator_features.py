@@ -174,7 +174,9 @@ def test_a_labelled_passage_takes_its_share_of_the_longest_source():
     format = GeneratorFormat(source_buckets=(48, 96, 112, 288), passages=3)
     assert format.labelling_length == 96
     assert GeneratorFormat(source_buckets=(256, 1000), passages=15).labelling_length == 256
-    assert GeneratorFormat(source_buckets=(64, 160), passages=3, fusion=True).labelling_length == 160
+    assert (
+        GeneratorFormat(source_buckets=(64, 160), passages=3, fusion=True).labelling_length == 160
+    )
     assert GeneratorFormat(source_buckets=(64, 160), passages=0).labelling_length == 160
 
 
