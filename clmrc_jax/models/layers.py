@@ -3,6 +3,8 @@
 Einsum letters: b batch, q/k query and key length, h heads, d head dimension, e embed.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,11 @@ import jax.numpy as jnp
 from clmrc_jax.models.dropout import dropout
 
 
-def attend(query, key, value, *biases, scale=1.0, dropout_rate=0.0, dropout_key=None):
+def attend(query, key, value, bias=None, *, scale=1.0, dropout_rate=0.0, dropout_key=None):
     """Multi-head attention with the softmax in float32.
 
     query: [batch, q, heads, kv]   key, value: [batch, k, heads, kv]
-    biases: additive, of four dimensions that broadcast to [batch, heads, q, k]; masked positions
-        hold `MASKED`; None is left out
+    bias:  additive, broadcastable to [batch, heads, q, k]; masked positions hold `MASKED`
     dropout_key: drops attention probabilities at `dropout_rate`; None means no dropout.
     returns: [batch, q, heads, kv]
 
@@ -25,43 +26,13 @@ def attend(query, key, value, *biases, scale=1.0, dropout_rate=0.0, dropout_key=
     query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
     logits = logits * scale
-    for bias in biases:
-        logits = logits if bias is None else add_bias(logits, bias)
+    if bias is not None:
+        logits = logits + bias
     weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     weights = dropout(weights, dropout_rate, dropout_key)
     context = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value)
     return (context / total).astype(value.dtype).swapaxes(1, 2)
-
-
-@jax.custom_vjp
-def add_bias(logits, bias):
-    """logits [batch, ...] + bias, broadcast; on a CPU the bias's gradient takes another way.
-
-    There a sum over the first of several dimensions runs against memory: a product with ones
-    gives the gradient of a bias of all rows, [1, heads, q, k], forty times as fast.
-    """
-    return logits + bias
-
-
-def _add_bias_backward(bias, gradient):
-    broadcast = [i for i, size in enumerate(bias.shape) if size != gradient.shape[i]]
-
-    def product(gradient):
-        ones = jnp.ones(gradient.shape[0], gradient.dtype)
-        return jnp.einsum("b,b...->...", ones, gradient)[None].sum(broadcast[1:], keepdims=True)
-
-    def plain(gradient):
-        return gradient.sum(broadcast, keepdims=True)
-
-    if 0 in broadcast:
-        summed = jax.lax.platform_dependent(gradient, cpu=product, default=plain)
-    else:
-        summed = plain(gradient)
-    return gradient, summed.astype(bias.dtype)
-
-
-add_bias.defvjp(lambda logits, bias: (logits + bias, bias), _add_bias_backward)
 
 
 # Large enough that exp() is exactly 0 in float32, small enough that two of them do not overflow.
@@ -71,6 +42,25 @@ MASKED = -1e9
 def mask_to_bias(mask):
     """bool [batch, k] (true = may be attended to) -> additive float32 [batch, 1, 1, k]."""
     return jnp.where(mask, 0.0, MASKED)[:, None, None, :].astype(jnp.float32)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def repeat_for_rows(x, rows: int):
+    """[1, ...] -> [rows, ...]; on a CPU its gradient takes another way.
+
+    There a sum over the first of several dimensions runs against memory; a product with ones
+    takes a fortieth of the time for a bias of [32, 4, 256, 256].
+    """
+    return jnp.broadcast_to(x, (rows, *x.shape[1:]))
+
+
+def _sum_over_rows(rows, _, gradient):
+    product = lambda g: jnp.einsum("b,b...->...", jnp.ones(rows, g.dtype), g)[None]  # noqa: E731
+    plain = lambda g: g.sum(0, keepdims=True)  # noqa: E731
+    return (jax.lax.platform_dependent(gradient, cpu=product, default=plain),)
+
+
+repeat_for_rows.defvjp(lambda x, rows: (repeat_for_rows(x, rows), None), _sum_over_rows)
 
 
 class RMSNorm(nn.Module):

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 
 from clmrc_jax.models import decoder_cache
 from clmrc_jax.models.dropout import Dropout
-from clmrc_jax.models.layers import MASKED, RMSNorm, attend, mask_to_bias, relative_position_bucket
+from clmrc_jax.models.layers import (
+    MASKED,
+    RMSNorm,
+    attend,
+    mask_to_bias,
+    relative_position_bucket,
+    repeat_for_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,11 @@ class _Attention(nn.Module):
         """[batch, k, embed] -> two of [batch, k, heads, kv]."""
         return self.k(x), self.v(x)
 
-    def __call__(self, x, keys_values, biases, deterministic=True):
-        """x: [batch, q, embed], biases as in `attend` -> [batch, q, embed]."""
+    def __call__(self, x, keys_values, bias, deterministic=True):
+        """x: [batch, q, embed] -> [batch, q, embed]."""
         rate = self.config.dropout_rate
         key = None if deterministic or rate == 0 else self.make_rng("dropout")
-        return self.o(attend(self.q(x), *keys_values, *biases, dropout_rate=rate, dropout_key=key))
+        return self.o(attend(self.q(x), *keys_values, bias, dropout_rate=rate, dropout_key=key))
 
 
 class _GatedMlp(nn.Module):
@@ -131,14 +138,14 @@ class _Layer(nn.Module):
         self.mlp, self.mlp_norm = _GatedMlp(c), norm()
         self.dropout = Dropout(c.dropout_rate)
 
-    def __call__(self, x, biases, encoded, encoder_bias, deterministic):
+    def __call__(self, x, bias, encoded, encoder_bias, deterministic):
         y = self.self_attention_norm(x)
-        y = self.self_attention(y, self.self_attention.keys_values(y), biases, deterministic)
+        y = self.self_attention(y, self.self_attention.keys_values(y), bias, deterministic)
         x = x + self.dropout(y, deterministic=deterministic)
         if self.decoder:
             keys_values = self.cross_attention.keys_values(encoded)
             y = self.cross_attention_norm(x)
-            y = self.cross_attention(y, keys_values, (encoder_bias,), deterministic)
+            y = self.cross_attention(y, keys_values, encoder_bias, deterministic)
             x = x + self.dropout(y, deterministic=deterministic)
         y = self.mlp(self.mlp_norm(x), deterministic)
         x = x + self.dropout(y, deterministic=deterministic)
@@ -148,9 +155,9 @@ class _Layer(nn.Module):
         """One token. x: [N, 1, embed]; cache as in `init_cache` -> (x, cache)."""
         y = self.self_attention_norm(x)
         cache = decoder_cache.append(cache, self.self_attention.keys_values(y), position)
-        x = x + decoder_cache.attend_to_answer(self.self_attention, y, cache, (bias,))
+        x = x + decoder_cache.attend_to_answer(self.self_attention, y, cache, bias)
         y = self.cross_attention_norm(x)
-        x = x + decoder_cache.attend_to_source(self.cross_attention, y, cache, (encoder_bias,))
+        x = x + decoder_cache.attend_to_source(self.cross_attention, y, cache, encoder_bias)
         return x + self.mlp(self.mlp_norm(x), True), cache
 
 
@@ -171,10 +178,10 @@ class _Stack(nn.Module):
 
     def __call__(self, x, bias, encoded=None, encoder_bias=None, deterministic=True):
         positions = jnp.arange(x.shape[1])
-        biases = (bias, self.position_bias(positions, positions))
+        bias = bias + repeat_for_rows(self.position_bias(positions, positions), len(x))
         x = self.dropout(x, deterministic=deterministic)
         for layer in self.layers:
-            x = layer(x, biases, encoded, encoder_bias, deterministic)
+            x = layer(x, bias, encoded, encoder_bias, deterministic)
         return self.dropout(self.final_norm(x), deterministic=deterministic)
 
 

@@ -30,24 +30,6 @@ def test_attend_masked_keys_get_no_weight():
     np.testing.assert_allclose(ours, reference_attention(query, key, value, allowed), atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 3, 5), (2, 1, 1, 5), (1, 1, 3, 5), (2, 2, 3, 5)])
-def test_gradient_of_a_bias_is_that_of_a_plain_sum(shape):
-    query, key, value = random_qkv()
-    rng = np.random.default_rng(1)
-    bias, other, weight = (rng.standard_normal(s) for s in (shape, (1, 2, 1, 5), query.shape))
-
-    def reference(bias):
-        logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) + (bias + other)
-        return jnp.sum(jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), value) * weight)
-
-    def ours(bias):
-        return jnp.sum(layers.attend(query, key, value, bias, None, other) * weight)
-
-    bias = jnp.asarray(bias, jnp.float32)
-    np.testing.assert_allclose(ours(bias), reference(bias), rtol=1e-5)
-    np.testing.assert_allclose(jax.grad(ours)(bias), jax.grad(reference)(bias), atol=1e-5)
-
-
 def test_attend_dropout_keeps_the_mean_and_needs_a_key():
     query, key, value = random_qkv()
     plain = layers.attend(query, key, value, dropout_rate=0.5)
@@ -57,6 +39,18 @@ def test_attend_dropout_keeps_the_mean_and_needs_a_key():
     dropped = jax.vmap(drop)(keys)
     assert np.abs(dropped[0] - plain).max() > 0.1
     np.testing.assert_allclose(dropped.mean(0), plain, atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3, 5), (1, 4)])
+def test_repeated_rows_and_the_gradient_of_a_plain_sum(shape):
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal(s).astype(np.float32) for s in (shape, (7, *shape[1:])))
+    value, gradient = jax.value_and_grad(
+        lambda x: jnp.sum(jnp.square(layers.repeat_for_rows(x, 7)) * weight)
+    )(jnp.asarray(x))
+    x, weight = x.astype(np.float64), weight.astype(np.float64)
+    np.testing.assert_allclose(value, (x**2 * weight).sum(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, (2 * x * weight).sum(0, keepdims=True), atol=1e-5)
 
 
 def test_rms_norm_float64_reference():

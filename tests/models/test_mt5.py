@@ -56,7 +56,7 @@ def test_first_encoder_attention_equals_pytorch(golden):
     def attend(module, x):
         positions = jnp.arange(x.shape[1])
         relative = module.position_bias(positions, positions)
-        return module(x, module.keys_values(x), (bias, relative))
+        return module(x, module.keys_values(x), bias + relative)
 
     module = mt5._Attention(config, bidirectional=True, relative=True)
     ours = module.apply({"params": layer["self_attention"]}, x, method=attend)
