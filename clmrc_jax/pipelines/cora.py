@@ -13,7 +13,6 @@ import random
 import numpy as np
 
 from clmrc_jax import hosts, sharding
-from clmrc_jax.data.generator_features import count_tokens
 from clmrc_jax.data.qa_examples import Question
 from clmrc_jax.evaluate.language_id import score_language
 from clmrc_jax.evaluate.normalize import normalized_match
@@ -214,11 +213,14 @@ class Cora:
                 round=round,
                 seed=self._seed(round, 3),
             )
+            lengths = None
+            if self.settings.generator.group_by_length:
+                lengths = rows.expected_lengths(self.generator.count_tokens)
             trained = self.generator.train(
                 self._generator_params,
                 rows,
                 rows.choose,
-                lengths=self._expected_lengths(rows),
+                lengths=lengths,
                 epoch_length=len(rows.run),
                 round=round,
                 seed=self._seed(round, 2),
@@ -232,14 +234,6 @@ class Cora:
 
         self._stage(round, "mgen", work)
         self._generator_params = models.load_generator(self, self._path(round, "mgen"))
-
-    def _expected_lengths(self, rows: GeneratorRows):
-        """Tokens of every row's source, or None where batches are not grouped by them."""
-        if not self.settings.generator.group_by_length:
-            return None
-        return rows.expected_lengths(
-            count_tokens(self.generator.tokenizer, self.settings.generator_format)
-        )
 
     def _generator_validation(self, round: int):
         """Exact match of greedy answers to dev questions (spec 4.3)."""

@@ -10,6 +10,7 @@ from clmrc_jax import hosts, sharding
 from clmrc_jax.data import setting_checks
 from clmrc_jax.data.generator_features import (
     GeneratorFormat,
+    count_tokens,
     encode_sources,
     pad_sources,
     seq2seq_batches,
@@ -109,6 +110,7 @@ class Generator:
         self._local = sharding.local_mesh(mesh)  # answering: every process for itself
         self.tokenizer_folder = tokenizer_folder
         self.tokenizer = load_tokenizer(tokenizer_folder)
+        self.count_tokens = count_tokens(self.tokenizer, format)
         objective = seq2seq_objective(model, label_smoothing=training.label_smoothing)
         self.trainer = Trainer(
             objective, optimizer, mesh, mt5.PARAM_AXES, rules, training.accumulate
