@@ -8,6 +8,8 @@ Presets, `--config=configs/back_translation.py:NAME`:
 
 apertium (default)  Spanish through Apertium (Debian: `apt install apertium-eng-spa`), all four
                     ways to bring the answer back, side by side
+xq_apertium         the same on XQuAD in sizes for CPU cores; Aligner and Verifier start from the
+                    reader, as fresh heads learn little in 50 updates (docs/clmrc.md)
 t2_01 .. t2_05      rows 1-5 of Table 2 through Google Cloud Translation, which costs money: see
                     --config.translation.consent=True and launch/translate.py for an estimate
 t3_1, t3_2          Japanese and French SQuAD (Table 3)
@@ -54,6 +56,14 @@ def apertium():
     return config
 
 
+def xq_apertium():
+    """The same in the sizes of `configs/dual_bert.py:xq_*`."""
+    config = apertium()
+    _base().xquad_sizes(config)
+    config.translation.start = "source"
+    return config
+
+
 def google(system: str, encoder: str, reader: str = ""):
     """One system through Google, with the encoder of its row.
 
@@ -68,6 +78,7 @@ def google(system: str, encoder: str, reader: str = ""):
 
 BERT_BASE, BERT_LARGE = "google-bert/bert-base-cased", "google-bert/bert-large-cased"
 MBERT = "google-bert/bert-base-multilingual-cased"
+APERTIUM = {f.__name__: f for f in (apertium, xq_apertium)}
 # Row -> system, encoder and, where it is another one, the reader's; what the paper reports for it is in evaluate/mrc_published.py.
 ROWS = {
     "t2_01": ("bt_raw", BERT_BASE),
@@ -88,12 +99,12 @@ SWEEPS = {
 
 def get_config(preset: str = "apertium"):
     """The configuration of a preset; see the module."""
-    if preset == "apertium":
-        config = apertium()
+    if preset in APERTIUM:
+        config = APERTIUM[preset]()
     elif preset in ROWS:
         config = google(*ROWS[preset])
     else:
-        known = ", ".join(("apertium", *ROWS))
+        known = ", ".join((*APERTIUM, *ROWS))
         raise ValueError(f"configs/back_translation.py has no preset {preset!r}; choose {known}")
     config.name = f"back_translation:{preset}"
     return config

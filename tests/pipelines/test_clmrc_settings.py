@@ -43,8 +43,10 @@ def test_every_preset_builds_and_is_named_after_itself(configs):
         made = clmrc_settings(configs["dual_bert"].get_config(name))
         assert made.name == f"dual_bert:{name}" and set(made.systems) <= set(SYSTEMS)
     module = configs["back_translation"]
-    systems = clmrc_settings(module.get_config()).systems
-    assert systems == tuple(BACK_TRANSLATION)
+    for name in module.APERTIUM:
+        made = clmrc_settings(module.get_config(name))
+        assert made.name == f"back_translation:{name}"
+        assert made.systems == tuple(BACK_TRANSLATION)
     for name in module.ROWS:
         config = module.get_config(name)
         with pytest.raises(InputError, match="costs money.*consent=True"):
