@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/demo
+# Processes that share the tests; each wants a core and about 4 GB.
+WORKERS ?= 2
 
 .PHONY: demo test test-slow lint clean
 
@@ -19,7 +21,7 @@ demo: $(VENV)/installed
 	$(BIN)/python launch/tpu_train.py --config=configs/cora.py --workdir=$(WORKDIR)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest tests -c tests/pytest.ini --rootdir=.
+	$(BIN)/python -m pytest tests -c tests/pytest.ini --rootdir=. -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests -c tests/pytest.ini --rootdir=. --slow
