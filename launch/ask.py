@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from clmrc_jax.backends import skip_absent_tpu
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.rendezvous import require_one_process
@@ -128,4 +129,5 @@ def _complain(error: Exception) -> None:
 
 if __name__ == "__main__":
     use_huge_pages()
+    skip_absent_tpu()
     sys.exit(main())

@@ -16,6 +16,7 @@ run_squad.py leaves it), configs/dual_bert.py as --config.source_model.
 import argparse
 import sys
 
+from clmrc_jax.backends import skip_absent_tpu
 from clmrc_jax.files import InputError
 from clmrc_jax.pipelines.import_reader import import_reader
 from clmrc_jax.rendezvous import require_one_process
@@ -41,4 +42,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    skip_absent_tpu()
     sys.exit(main())

@@ -16,6 +16,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from clmrc_jax import command_line, preflight
+from clmrc_jax.backends import skip_absent_tpu
 from clmrc_jax.files import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the run's config file and preset")
@@ -57,5 +58,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
+    skip_absent_tpu()
     flags.mark_flag_as_required("workdir")
     command_line.run(main)

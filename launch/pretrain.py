@@ -9,6 +9,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from clmrc_jax import command_line
+from clmrc_jax.backends import skip_absent_tpu
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 
@@ -33,5 +34,6 @@ def main(argv):
 
 if __name__ == "__main__":
     use_huge_pages()
+    skip_absent_tpu()
     flags.mark_flags_as_required(["config", "workdir", "output"])
     command_line.run(main)

@@ -18,6 +18,7 @@ import dataclasses
 import json
 import sys
 
+from clmrc_jax.backends import skip_absent_tpu
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.pipelines.read import ReadOptions, read
@@ -77,4 +78,5 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     use_huge_pages()
+    skip_absent_tpu()
     sys.exit(main())

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import sys
 
+from clmrc_jax.backends import skip_absent_tpu
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 from clmrc_jax.pipelines.retrieve import RetrieveOptions, retrieve
@@ -83,4 +84,5 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     use_huge_pages()
+    skip_absent_tpu()
     sys.exit(main())

@@ -13,6 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from clmrc_jax import command_line, notice
+from clmrc_jax.backends import skip_absent_tpu
 from clmrc_jax.files import InputError
 from clmrc_jax.huge_pages import use_huge_pages
 
@@ -42,6 +43,7 @@ def main(argv):
 
 if __name__ == "__main__":
     use_huge_pages()
+    skip_absent_tpu()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.mark_flags_as_required(["config", "workdir"])
     with notice.heeded(to_the_end=True):  # also while it starts

@@ -16,6 +16,7 @@ import json
 import logging
 import sys
 
+from clmrc_jax.backends import skip_absent_tpu
 from clmrc_jax.files import InputError
 from clmrc_jax.translate.aligned_file import TranslateOptions, translate_file
 
@@ -74,4 +75,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    skip_absent_tpu()
     sys.exit(main())

@@ -32,13 +32,13 @@ ALLOWED = {
     "maintenance": set(),
     "hosts": {"files", "exit_status", "notice"},
     "huge_pages": set(),
-    "tpu_chips": set(),
+    "backends": set(),
     "rendezvous": {"files"},
     "preflight": {"files", "rendezvous"},
     "cloud": {"files", "exit_status"},
     "pipelines": BOTTOM
     | {"models", "data", "evaluate", "sharding", "train", "retrieval", "translate", "preflight"}
-    | {"tpu_chips", "hosts", "notice", "maintenance", "exit_status"},
+    | {"hosts", "notice", "maintenance", "exit_status"},
 }
 
 

@@ -1,0 +1,31 @@
+"""Which accelerators JAX looks for."""
+
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+
+DEVICES = pathlib.Path("/sys/bus/pci/devices")
+_GOOGLE = "0x1ae0"  # vendor of every TPU chip
+
+
+def skip_absent_tpu() -> None:
+    """Keeps JAX from starting libtpu on a machine without TPU chips.
+
+    libtpu is there to compile for slices (launch/tpu_compile.py). Started without a chip it finds
+    nothing, but complains on stderr in words that look like an error of the run. Call it before
+    JAX looks for devices.
+    """
+    others = importlib.metadata.entry_points(group="jax_plugins")
+    if not others and importlib.util.find_spec("libtpu") and no_tpu(os.environ, DEVICES):
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def no_tpu(environment, devices: pathlib.Path) -> bool:
+    """Whether nobody asked for a platform and no PCI device is Google's; False where unknown.
+
+    devices: the kernel's folder of PCI devices.
+    """
+    if environment.get("JAX_PLATFORMS") or not devices.is_dir():
+        return False
+    return not any(x.read_text().strip() == _GOOGLE for x in devices.glob("*/vendor"))

@@ -1,0 +1,48 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from clmrc_jax.backends import DEVICES, no_tpu
+
+VIRTIO, GOOGLE = "0x1af4\n", "0x1ae0\n"
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """machine(*vendors): a folder of PCI devices."""
+
+    def make(*vendors):
+        for number, vendor in enumerate(vendors):
+            device = tmp_path / f"0000:00:0{number}.0"
+            device.mkdir()
+            (device / "vendor").write_text(vendor)
+        return tmp_path
+
+    return make
+
+
+def test_no_tpu_where_no_device_is_googles(machine):
+    assert no_tpu({"HOME": "/"}, machine(VIRTIO, VIRTIO))
+
+
+def test_no_tpu_leaves_chips_wishes_and_the_unknown_alone(machine, tmp_path):
+    assert not no_tpu({}, tmp_path / "missing")
+    folder = machine(VIRTIO, GOOGLE)
+    assert not no_tpu({}, folder)
+    (folder / "0000:00:01.0" / "vendor").write_text(VIRTIO)
+    assert not no_tpu({"JAX_PLATFORMS": "tpu"}, folder)
+
+
+def test_skip_absent_tpu_leaves_stderr_empty(repository):
+    pytest.importorskip("libtpu", reason="libtpu is not installed: pip install libtpu")
+    if not no_tpu({}, DEVICES):
+        pytest.skip("this machine may have a TPU")
+    code = "import clmrc_jax.backends as b; b.skip_absent_tpu(); import jax; print(jax.devices())"
+    environment = {k: v for k, v in os.environ.items() if k not in ("JAX_PLATFORMS", "XLA_FLAGS")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=repository, env=environment, capture_output=True, text=True, check=True
+    )
+    assert "Cpu" in done.stdout.title() and done.stderr == ""
