@@ -16,15 +16,17 @@ from etils import epath
 
 from clmrc_jax.data.fields import NoLanguage, known_language
 from clmrc_jax.data.languages import LANGUAGES
+from clmrc_jax.data.mrc_examples import MrcExample, read_mrc
 from clmrc_jax.data.passages import Passage, read_passages
 from clmrc_jax.data.qa_examples import Question, mkqa_languages, read_mkqa, read_questions
 from clmrc_jax.data.squad_corpus import Paragraph, SquadCorpus, build_corpus, read_squad
 from clmrc_jax.files import InputError
 
 TFDS = "tfds:"  # in front of a set's name in a config
-KINDS = ("questions", "passages", "paragraphs")
+KINDS = ("questions", "passages", "paragraphs", "examples")
 OUR_BUILDERS = ("xor_tydi", "mkqa", "passages", "cmrc2018", "drcd")
 _RAW_SUFFIXES = (".json", ".jsonl", ".tsv", ".zip", ".gz")
+_EXTRACTIVE = ("squad", "xquad", "cmrc2018", "drcd")  # answers with their offsets
 _TYDI_LANGUAGES = {
     "arabic": "ar",
     "bengali": "bn",
@@ -47,11 +49,11 @@ def load(
     need_answers: bool = False,
     data_dir: str | os.PathLike | None = None,
     downloads: str | os.PathLike | None = None,
-) -> Iterator[Question] | Iterator[Passage] | Iterator[Paragraph]:
-    """Streams `Question`s, `Passage`s or `Paragraph`s (kind "questions", "passages", "paragraphs").
+) -> Iterator[Question] | Iterator[Passage] | Iterator[Paragraph] | Iterator[MrcExample]:
+    """Streams rows of a kind: "questions", "passages", "paragraphs", "examples" (`MrcExample`s).
 
-    name_or_path: a raw file (the readers of `qa_examples`, `passages`, `squad_corpus`; questions
-    may be native MKQA), a folder made by `prepare` or by tensorflow-datasets, a tensorflow-datasets
+    name_or_path: a raw file (the readers of `qa_examples`, `passages`, `squad_corpus`,
+    `mrc_examples`; questions may be native MKQA), a folder made by `prepare` or by tensorflow-datasets, a tensorflow-datasets
     name, or "tfds:NAME[/CONFIG]/SPLIT" or "tfds:FOLDER[/SPLIT]", which name their split.
     lang: of a raw file, its language; of a prepared set or native MKQA, the one language wanted.
     need_answers: a question without answers is an error.
@@ -197,7 +199,7 @@ def _read_raw(path, kind: str, lang: str | None, need_answers: bool) -> Iterator
         return read_passages(path, lang)
     if lang is None:
         raise NoLanguage(f"{path}: a SQuAD-style file does not name its language; give lang=")
-    return read_squad(path, lang)
+    return iter(read_mrc(path, lang)) if kind == "examples" else read_squad(path, lang)
 
 
 def _with_language(entry) -> tuple[str, str | None]:
@@ -293,6 +295,10 @@ def _converter(builder, kind: str) -> Callable[[dict], object | None]:
         return lambda row: Passage(**{key: _text(value) for key, value in row.items()})
     if name == "natural_questions_open" and kind == "questions":
         return _open_question
+    if name in _EXTRACTIVE and kind == "examples":
+        from clmrc_jax.data.builders.reading import example_of
+
+        return lambda row: example_of(row, config if name == "xquad" else "en")
     paragraph = {
         "squad": lambda row: _squad_paragraph(row, "en"),
         "cmrc2018": lambda row: _squad_paragraph(row, _text(row["lang"])),
@@ -301,7 +307,7 @@ def _converter(builder, kind: str) -> Callable[[dict], object | None]:
         "tydi_qa": _tydi_paragraph,
         "natural_questions": _natural_questions_paragraph,
     }.get(name)
-    if paragraph is None or kind == "passages":
+    if paragraph is None or kind in ("passages", "examples"):
         raise InputError(f"{builder.info.full_name}: holds no {kind} that can be read")
     if kind == "paragraphs":
         return lambda row: found if (found := paragraph(row)) and found.text else None

@@ -5,7 +5,8 @@ import dataclasses
 import itertools
 from collections.abc import Iterable
 
-from clmrc_jax.data.mrc_examples import MrcExample, pair_parallel, read_mrc
+from clmrc_jax.data.datasets import is_raw, load
+from clmrc_jax.data.mrc_examples import MrcExample, located, pair_parallel, read_mrc
 from clmrc_jax.data.world_facts.cldr import stable_fraction
 from clmrc_jax.data.world_facts.corpus import load_world_facts
 from clmrc_jax.data.world_facts.reading import reading_examples
@@ -119,11 +120,7 @@ def _world_facts(settings: ReadingData) -> ReadingSets:
 
 def _files(settings: ReadingData) -> ReadingSets:
     files = _Files(settings)
-    excluded = {
-        example.id
-        for path in settings.exclude
-        for example in read_mrc(path, settings.source, labelled=False)
-    }
+    excluded = {id for path in settings.exclude for id in files.ids(path)}
     trains = files.trains
     return ReadingSets(
         [x for x in files.read("source_train") if x.id not in excluded],
@@ -157,6 +154,14 @@ class _Files:
         # Evenly spread: of share 0.75, every fourth article is held out.
         return int((number + 1) * share) > int(number * share)
 
+    def ids(self, path) -> list[str]:
+        """The question ids of a file, whatever its answers look like."""
+        if is_raw(path):
+            found = read_mrc(path, self.settings.source, labelled=False)
+        else:
+            found = load(path, "examples")
+        return [example.id for example in found]
+
     def read(self, field: str) -> list[MrcExample]:
         """The questions of a list of (path, language)."""
         rows = [self._read(field, path, lang) for path, lang in getattr(self.settings, field)]
@@ -164,11 +169,11 @@ class _Files:
 
     def bilingual(self) -> list[MrcExample]:
         """The questions of bilingual_train, each with its source side."""
-        rows = [self._pairs("bilingual_train", entry) for entry in self.settings.bilingual_train]
+        rows = [self._translated(entry) for entry in self.settings.bilingual_train]
         return _unique(itertools.chain(*rows), "data.bilingual_train")
 
     def evaluation(self, entry) -> EvaluationSet:
-        """One evaluation set, of the articles that do not train."""
+        """One evaluation set, of the articles that do not train, translated or not."""
         name, path, lang, scorer, *source = entry
         pair = (path, lang, *source)
         examples = self._pairs(name, pair) if source else self._read(name, path, lang)
@@ -179,30 +184,35 @@ class _Files:
         return EvaluationSet(name, scorer, examples)
 
     def _read(self, name: str, path, lang, source_lang: str = "") -> list[MrcExample]:
-        return read_mrc(
-            path,
-            lang,
-            locate=self.settings.locate,
-            counts=self.mended[name],
-            source_lang=source_lang or self.settings.source,
-        )
+        return self._examples(path, lang, self.mended[name], source_lang or self.settings.source)
 
     def _read_source(self, name: str, path, lang) -> list[MrcExample]:
         """The source side of parallel files; its counts get the prefix of an aligned file's."""
         found = collections.Counter()
-        examples = read_mrc(path, lang, locate=self.settings.locate, counts=found)
+        examples = self._examples(path, lang, found)
         self.mended[name].update({f"source_{what}": count for what, count in found.items()})
         return examples
 
+    def _examples(self, path, lang, found: collections.Counter, source_lang="en"):
+        """A file, or a prepared set of tensorflow-datasets; `found` counts what was mended."""
+        locate = self.settings.locate
+        if is_raw(path):
+            return read_mrc(path, lang, locate=locate, counts=found, source_lang=source_lang)
+        return [_located(example, locate, found) for example in load(path, "examples", lang=lang)]
+
     def _pairs(self, name: str, entry) -> list[MrcExample]:
-        """Examples with both sides, of an aligned file or of two parallel ones."""
+        """The examples of two parallel files; those without a partner have no source side."""
+        path, lang, source_path, source_lang = entry
+        sources = self._read_source(name, source_path, source_lang)
+        found = pair_parallel(self._read(name, path, lang), sources)
+        self.mended[name]["untranslated"] += sum(example.source is None for example in found)
+        return found
+
+    def _translated(self, entry) -> list[MrcExample]:
+        """The training examples with both sides, of an aligned file or of two parallel ones."""
+        name = "bilingual_train"
         before = self.mended[name]["untranslated"]
-        if len(entry) == 3:
-            found = self._read(name, *entry)
-        else:
-            path, lang, source_path, source_lang = entry
-            sources = self._read_source(name, source_path, source_lang)
-            found = pair_parallel(self._read(name, path, lang), sources)
+        found = self._read(name, *entry) if len(entry) == 3 else self._pairs(name, entry)
         pairs = [example for example in found if example.source is not None]
         self.mended[name]["untranslated"] = before + len(found) - len(pairs)
         if not pairs:
@@ -211,6 +221,12 @@ class _Files:
                 "with launch/translate.py, or name the parallel file and its language too"
             )
         return pairs
+
+
+def _located(example: MrcExample, locate: str, found: collections.Counter) -> MrcExample:
+    """The example with its answers' offsets checked, as `read_mrc` does it."""
+    answers = (located(x.text, example.context, x.start, locate, found) for x in example.answers)
+    return dataclasses.replace(example, answers=tuple(answers))
 
 
 def _unique(examples: Iterable[MrcExample], name: str) -> list[MrcExample]:

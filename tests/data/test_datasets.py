@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 import tensorflow_datasets.question_answering  # noqa: F401  (registers the standard sets)
 
 from clmrc_jax.data.datasets import data_source, load, load_squads, prepare
+from clmrc_jax.data.mrc_examples import Answer, MrcExample, write_squad
 from clmrc_jax.data.passages import (
     Passage,
     PassageStore,
@@ -175,6 +176,16 @@ def natural_question(key, span, shorts, label):
         },
         "annotations": [note],
     }
+
+
+def test_reading_examples_come_from_files_and_sets_alike(tmp_path):
+    examples = [MrcExample("1", "zh_tw", "題", "誰？", "甲乙", (Answer("乙", 1),), article="題")]
+    write_squad(tmp_path / "d.json", examples)
+    folder = prepare("drcd", {"dev": [tmp_path / "d.json"]}, tmp_path / "data")
+    assert list(load(tmp_path / "d.json", "examples", lang="zh_tw")) == examples
+    assert list(load(f"tfds:{folder}/dev", "examples", lang="zh_tw")) == examples
+    with pytest.raises(InputError, match="no examples in it in language 'ja'"):
+        list(load(folder, "examples", lang="ja"))
 
 
 def test_natural_questions_rows_give_long_answer_and_short_answers(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from clmrc_jax.data.datasets import prepare
 from clmrc_jax.data.mrc_examples import Answer, MrcExample, SourceSide, write_aligned, write_squad
 from clmrc_jax.files import InputError
 from clmrc_jax.pipelines.clmrc_data import EvaluationSet, ReadingSets, load_reading_sets, sample
@@ -49,7 +50,7 @@ def load(folder, **changes) -> ReadingSets:
         return tuple(str(folder / x) if str(x).endswith(".json") else x for x in row)
 
     rows = {name: tuple(map(placed, given)) for name, given in files.items()}
-    exclude = tuple(str(folder / name) for name in changes.pop("exclude", ()))
+    exclude = placed(changes.pop("exclude", ()))
     return load_reading_sets(ReadingData(kind="files", exclude=exclude, **rows, **changes))
 
 
@@ -121,6 +122,28 @@ def test_what_was_mended_or_is_missing_is_counted_by_set(folder, tmp_path):
     }
     assert sets.mended_of("mixed") == sets.mended_of("target") == wrong
     assert load_reading_sets(ReadingData(world="smoke")).mended_of("source") == {}
+
+
+def test_questions_without_translation_are_evaluated_and_refused_for_both_sides(folder, tmp_path):
+    write_squad(tmp_path / "en.json", [example(n, "en") for n in range(15)])
+    row = ("es", "es.json", "es", "xquad", str(tmp_path / "en.json"), "en")
+    sets = load(folder, target_train=[("es.json", "es")], evaluate=[row])
+    assert len(sets.evaluation[0].examples) == 16 and sets.mended["es"] == {"untranslated": 1}
+    sets.check(["target"])
+    sets = dataclasses.replace(sets, bilingual=[example(0, "es", source=True)])
+    with pytest.raises(InputError, match="'es': 1 of 16 questions have no translation .'q15'"):
+        sets.check(["bilingual"])
+
+
+def test_prepared_sets_serve_as_files(folder, tmp_path):
+    files = {"train": [(str(folder / "squad.json"), "en")]}
+    prepared = f"tfds:{prepare('cmrc2018', files, tmp_path)}/train"
+    sets = load(folder, source_train=[(prepared, "en")], evaluate=EVALUATE)
+    assert (
+        sets.source == load(folder, source_train=[("squad.json", "en")], evaluate=EVALUATE).source
+    )
+    sets = load(folder, source_train=[("squad.json", "en")], exclude=[prepared], evaluate=EVALUATE)
+    assert not sets.source
 
 
 def test_article_share_splits_parallel_files_alike(folder):

@@ -64,7 +64,13 @@ def example_of(row: dict, lang: str = "") -> MrcExample:
         for text, start in zip(columns["text"], columns["answer_start"])
     )
     lang = _text(row["lang"]) if "lang" in row else lang
-    return MrcExample(**fields | {"title": title}, lang=lang, answers=answers, article=title)
+    return MrcExample(
+        **fields | {"title": title},
+        lang=lang,
+        answers=answers,
+        impossible=bool(row.get("is_impossible", False)),
+        article=title,
+    )
 
 
 def _text(value: bytes | str) -> str:
