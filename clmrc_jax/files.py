@@ -19,7 +19,9 @@ import os
 import pathlib
 import shutil
 import tempfile
+import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import fsspec
@@ -127,13 +129,63 @@ def write_jsonl(path: str | os.PathLike, rows: Iterable[dict]) -> int:
     return count
 
 
-def read_json(path: str | os.PathLike):
-    """Reads one JSON document (`.gz` too). Raises InputError naming the file."""
+def read_json(path: str | os.PathLike, *, unique: bool = False):
+    """Reads one JSON document (`.gz` too). Raises InputError naming the file.
+
+    unique: a key that an object has twice is an error too; else its last value counts.
+    """
+
+    def pairs(found: list[tuple]) -> dict:
+        if len(made := dict(found)) < len(found):
+            key = next(key for key, count in Counter(key for key, _ in found).items() if count > 1)
+            raise InputError(f"{path}: {key!r} stands there twice; which one counts?")
+        return made
+
     with open_text(path) as file:
         try:
-            return json.load(file)
+            return json.load(file, object_pairs_hook=pairs if unique else None)
         except json.JSONDecodeError as error:
             raise InputError(f"{path}: not valid JSON ({error})") from error
+
+
+def read_json_documents(path: str | os.PathLike) -> Iterator[tuple[str, object]]:
+    """Yields ("FILE" or "FILE!MEMBER", document) of a JSON file (`.gz` too), or of those in a zip.
+
+    Raises InputError naming the file, or the member: missing, not JSON, a zip without any.
+    """
+    if not os.fspath(path).endswith(".zip"):
+        yield os.fspath(path), read_json(path)
+        return
+    if not epath.Path(path).exists():
+        raise InputError(f"{path}: no such file")
+    try:
+        with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".json")]
+            if not names:
+                raise InputError(f"{path}: no .json file in the archive")
+            for name in names:
+                yield f"{path}!{name}", _member(archive, name, path)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: not a whole zip file ({error}); get it again") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: str | os.PathLike):
+    try:
+        return json.loads(archive.read(name))
+    except ValueError as error:
+        raise InputError(f"{path}!{name}: not valid JSON ({error})") from error
+
+
+def whole_text(value: str, where: str) -> str:
+    """`value`; InputError for half a character ("\\ud83d" alone), which nothing can write."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(value[error.start]):04x}"
+        raise InputError(
+            f"{where} has half a character, {half} at offset {error.start}; write the whole one"
+        ) from error
+    return value
 
 
 def write_json(path: str | os.PathLike, value) -> None:

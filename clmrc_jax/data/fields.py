@@ -1,7 +1,7 @@
 """Checked reading of JSON fields: every error names the file, the place in it, and the field."""
 
 from clmrc_jax.data.languages import LANGUAGES, language
-from clmrc_jax.files import InputError
+from clmrc_jax.files import InputError, whole_text
 
 
 class NoLanguage(InputError):
@@ -19,7 +19,7 @@ def text_field(row: dict, name: str, where: str, *, blank: bool = False) -> str:
         raise InputError(f"{where}: field {name!r} {_problem(row, name)}; a string is needed")
     if not blank and not value.strip():
         raise InputError(f"{where}: field {name!r} is empty; write its text or drop the row")
-    return value
+    return whole_text(value, f"{where}: field {name!r}")
 
 
 def id_field(row: dict, name: str, where: str) -> str:
@@ -47,6 +47,7 @@ def strings_field(row: dict, name: str, where: str) -> tuple[str, ...]:
                 f"{where}: field {name!r}, entry {number} is {value!r:.60}; "
                 "a string with text is needed"
             )
+        whole_text(value, f"{where}: field {name!r}, entry {number}")
     return tuple(values)
 
 

@@ -5,16 +5,12 @@ form, lists of paragraphs, lists of single questions with their context (MLQA), 
 `.json.gz` or `.zip`. What a row means is its reader's affair: `squad_corpus`, `mrc_examples`.
 """
 
-import json
 import os
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from etils import epath
-
 from clmrc_jax.data.fields import id_field, rows_field, text_field
-from clmrc_jax.files import InputError, read_json
+from clmrc_jax.files import InputError, read_json_documents, whole_text
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,10 @@ class QuestionRow:
 
 @dataclass(frozen=True)
 class ParagraphRow:
-    """One paragraph. article: its number in the file, from 0. title: "" where there is none."""
+    """One paragraph. article: its number in the file, from 0. title: "" where there is none.
+
+    of_article: what the file says of the article beside its paragraphs.
+    """
 
     place: str
     article: int
@@ -54,6 +53,7 @@ class ParagraphRow:
     context: str
     questions: tuple[QuestionRow, ...]
     fields: dict
+    of_article: dict
 
 
 def read_paragraphs(path: str | os.PathLike, *, labelled: bool = True) -> Iterator[ParagraphRow]:
@@ -65,53 +65,37 @@ def read_paragraphs(path: str | os.PathLike, *, labelled: bool = True) -> Iterat
     paragraph at all.
     """
     count = 0
-    for where, document in _documents(path):
-        for article, title, place, fields in _paragraphs(document, where):
-            yield _paragraph(fields, place, article, title, labelled)
+    for where, document in read_json_documents(path):
+        for article, place, fields in _paragraphs(document, where):
+            yield _paragraph(fields, place, article, labelled)
             count += 1
     if not count:
         raise InputError(f"{path}: no paragraph in the file")
 
 
-def _documents(path: str | os.PathLike) -> Iterator[tuple[str, object]]:
-    """Yields ("FILE" or "FILE!MEMBER", JSON document)."""
-    if not os.fspath(path).endswith(".zip"):
-        yield os.fspath(path), read_json(path)
-        return
-    if not epath.Path(path).exists():
-        raise InputError(f"{path}: no such file")
-    try:
-        with epath.Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".json")]
-            if not names:
-                raise InputError(f"{path}: no .json file in the archive")
-            for name in names:
-                yield f"{path}!{name}", _member(archive, name, path)
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: not a whole zip file ({error}); get it again") from error
+@dataclass(frozen=True)
+class _Article:
+    number: int
+    title: str
+    fields: dict
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: str | os.PathLike):
-    try:
-        return json.loads(archive.read(name))
-    except ValueError as error:
-        raise InputError(f"{path}!{name}: not valid JSON ({error})") from error
-
-
-def _paragraphs(document, where: str) -> Iterator[tuple[int, str, str, dict]]:
-    """Yields (article number, title, place, paragraph object) of any of the known forms."""
+def _paragraphs(document, where: str) -> Iterator[tuple[_Article, str, dict]]:
+    """Yields (article, place, paragraph object) of any of the known forms."""
     if isinstance(document, dict) and "data" in document:
         for number, article in enumerate(rows_field(document, "data", where)):
             place = f"{where}, data[{number}]"
             if "paragraphs" in article:
+                about = {name: x for name, x in article.items() if name != "paragraphs"}
+                about = _Article(number, _title(article, place), about)
                 for inner, fields in enumerate(rows_field(article, "paragraphs", place)):
-                    yield number, _title(article, place), f"{place}.paragraphs[{inner}]", fields
+                    yield about, f"{place}.paragraphs[{inner}]", fields
             else:
                 raise InputError(f"{place}: field 'paragraphs' is missing")
     elif isinstance(document, list):  # a paragraph or a question with its context per item
         for number, fields in enumerate(rows_field({"list": document}, "list", where)):
             place = f"{where}, [{number}]"
-            yield number, _title(fields, place), place, fields
+            yield _Article(number, _title(fields, place), {}), place, fields
     else:
         raise InputError(
             f"{where}: not a SQuAD-style file; expected an object with the field 'data', or a "
@@ -125,7 +109,7 @@ def _title(fields: dict, where: str) -> str:
     return text_field(fields, "title", where, blank=True).replace("_", " ").strip()
 
 
-def _paragraph(fields: dict, where: str, article: int, title: str, labelled: bool) -> ParagraphRow:
+def _paragraph(fields: dict, where: str, article: _Article, labelled: bool) -> ParagraphRow:
     cmrc = "context_text" in fields
     context = text_field(fields, "context_text" if cmrc else "context", where)
     if "qas" not in fields and "question" not in fields:
@@ -140,12 +124,19 @@ def _paragraph(fields: dict, where: str, article: int, title: str, labelled: boo
         key = id_field(row, "query_id" if cmrc else "id", place)
         asked = text_field(row, "query_text" if cmrc else "question", place)
         questions.append(QuestionRow(place, key, asked, answers, impossible, row))
-    return ParagraphRow(where, article, title, context, tuple(questions), fields)
+    return ParagraphRow(
+        where, article.number, article.title, context, tuple(questions), fields, article.fields
+    )
 
 
 def _answers(row: dict, where: str) -> tuple[AnswerRow, ...]:
     """The non-blank answers of an answerable question, in file order."""
-    answers = row.get("answers")
+    if "answers" not in row:
+        raise InputError(
+            f"{where}: field 'answers' is missing (fields present: {', '.join(row)}); a file without "
+            "answers can be read or translated (--unlabelled), not trained on or scored"
+        )
+    answers = row["answers"]
     if isinstance(answers, dict):  # flat rows: {"text": [...], "answer_start": [...]}
         answers = _columns(answers, where)
     if not isinstance(answers, list):
@@ -157,6 +148,7 @@ def _answers(row: dict, where: str) -> tuple[AnswerRow, ...]:
         if not isinstance(text, str):
             raise InputError(f"{where}.answers[{number}]: no text in {answer!r:.60}")
         start = offset_field(fields, "answer_start", f"{where}.answers[{number}]")
+        whole_text(text, f"{where}.answers[{number}]")
         if text.strip():
             found.append(AnswerRow(text, start, fields))
     return tuple(found)

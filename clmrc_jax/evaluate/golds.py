@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from os import PathLike
 
 from clmrc_jax.data.languages import language
-from clmrc_jax.files import InputError, read_json, read_jsonl
+from clmrc_jax.files import InputError, read_json, read_jsonl, whole_text
 
 YES_NO = frozenset(("yes", "no"))
 
@@ -71,7 +71,7 @@ def language_code(code, where: str) -> str:
 
 def read_predictions(path: str | PathLike) -> dict[str, str]:
     """Reads one JSON object {id: answer}; null is an empty answer. Raises InputError."""
-    document = read_json(path)
+    document = read_json(path, unique=True)
     if not isinstance(document, dict):
         raise InputError(
             f"{path}: expected one JSON object {{id: answer}}, got a {type(document).__name__}"
@@ -85,7 +85,7 @@ def answer_text(value, where: str) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise InputError(f"{where}: an answer must be a string, got {value!r:.60}")
-    return str(value)
+    return whole_text(str(value), where)
 
 
 def foreign_ids(golds: Iterable[Gold], predictions: Mapping[str, object]) -> list[str]:

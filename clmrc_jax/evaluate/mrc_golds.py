@@ -1,6 +1,6 @@
 """Gold answers out of any SQuAD-like file, for the reading comprehension scorers.
 
-Accepted, plain or gzipped: SQuAD 1.1 and 2.0 (`data` > `paragraphs` > `qas`), the original
+Accepted, plain, gzipped or in a zip: SQuAD 1.1 and 2.0 (`data` > `paragraphs` > `qas`), the original
 CMRC 2018 list (`context_id`, `qas` with `query_id` and answers as strings), lists of paragraphs,
 and flat question rows; answers as objects with `text`, as strings, or as {"text": [...]}.
 """
@@ -13,7 +13,7 @@ from pathlib import PurePath
 
 from clmrc_jax.data.languages import LANGUAGES
 from clmrc_jax.evaluate.golds import Gold, language_code
-from clmrc_jax.files import InputError, read_json
+from clmrc_jax.files import InputError, read_json, read_json_documents
 
 _ID_FIELDS = ("id", "query_id")
 _NAMES = {"japanese": "ja", "french": "fr"}
@@ -26,7 +26,12 @@ def read_mrc_golds(path: str | PathLike, lang: str) -> list[Gold]:
     another structure, a missing id, a repeated id, and a file without any question.
     """
     lang = language_code(lang, "lang")
-    golds = [_gold(row, where, lang) for row, where in _questions(read_json(path), fspath(path))]
+    documents = read_json_documents(path)
+    golds = [
+        _gold(row, place, lang)
+        for where, document in documents
+        for row, place in _questions(document, where)
+    ]
     if not golds:
         raise InputError(f"{path}: holds no question; expected a SQuAD or CMRC 2018 file")
     identifier, count = Counter(gold.id for gold in golds).most_common(1)[0]

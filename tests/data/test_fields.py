@@ -20,6 +20,7 @@ WHERE = "q.jsonl, line 3"
         ({"question": 5}, "'question' is 5 .int.; a string is needed"),
         ({"question": None}, "'question' is None"),
         ({"question": " \n"}, "'question' is empty"),
+        ({"question": "who \ud83d"}, r"'question' has half a character, .ud83d at offset 4"),
     ],
 )
 def test_text_field_bad_value_names_place_and_field(row, message):

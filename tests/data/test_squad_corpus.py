@@ -99,7 +99,7 @@ def test_unanswerable_questions_are_left_out_and_counted(tmp_path, caplog):
         ),
         (
             {"data": [{"paragraphs": [{"context": "c", "qas": [{"id": 1, "question": "q"}]}]}]},
-            r"paragraphs\[0\].qas\[0\]: field 'answers' must be a list",
+            r"paragraphs\[0\].qas\[0\]: field 'answers' is missing .*--unlabelled",
         ),
         (squad(("t", [("c", [("1", "", "a")])])), r"qas\[0\]: field 'question' is empty"),
         (squad(("t", [("c", [("1", "q", 5)])])), r"qas\[0\].answers\[0\]: no text"),

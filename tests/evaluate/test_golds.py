@@ -59,6 +59,18 @@ def test_bad_predictions_are_refused(tmp_path, text, message):
         read_predictions(path)
 
 
+def test_prediction_that_stands_twice_or_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text('{"1": "a", "2": "b", "1": "c"}')
+    with pytest.raises(InputError, match=r"p.json: '1' stands there twice"):
+        read_predictions(path)
+    path.write_text(r'{"1": "a\ud83d"}')
+    with pytest.raises(
+        InputError, match=r"p.json, id '1' has half a character, .ud83d at offset 1"
+    ):
+        read_predictions(path)
+
+
 def test_parallel_questions_share_a_fact():
     assert fact_id("12_a_zh_cn", "zh_cn") == "12_a" and fact_id("12", "fi") == "12"
     golds = [Gold("1_fi", "fi", ("Rooma",)), Gold("1_en", "en", ("Rome",)), Gold("2", "fi", ())]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zipfile
 
 import pytest
 
@@ -53,6 +54,13 @@ def test_unanswerable_questions_have_no_answers(tmp_path):
     ]
     golds = read_mrc_golds(_write(tmp_path / "d.json", {"data": [{"qas": rows}]}), "en")
     assert [gold.answers for gold in golds] == [(), (), ("x",), ()]
+
+
+def test_zipped_file_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        archive.writestr("a.json", json.dumps([{"context": "", "qas": [SQUAD]}]))
+        archive.writestr("b.json", json.dumps([{"context": "", "qas": [SQUAD | {"id": 8}]}]))
+    assert [gold.id for gold in read_mrc_golds(tmp_path / "d.zip", "zh")] == ["7", "8"]
 
 
 def test_gzipped_file_is_read(tmp_path):
