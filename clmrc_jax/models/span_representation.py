@@ -28,13 +28,16 @@ def span_vectors(hidden, start, end, attention_mask, *, attention="average", mas
     hidden = hidden.astype(jnp.float32)
     position = jnp.arange(hidden.shape[1])[None, :]
     inside = (position >= start[:, None]) & (position <= end[:, None])
-    first, last = ((position == place[:, None]).astype(jnp.float32) for place in (start, end))
+    first, last = (
+        ((position == place[:, None]) & inside).astype(jnp.float32) for place in (start, end)
+    )
     if attention == "average":
         attended = _average(hidden, inside)
     else:
         real = attention_mask.astype(bool) if mask_padding else jnp.ones_like(inside)
         attended = _self_adaptive(hidden, inside, real)
-    # products with one-hot rows: a label outside of the window gives zeros, never a neighbour
+    # products with one-hot rows: a label outside of the window, or an end before its start, gives
+    # zeros, never a neighbour
     parts = [jnp.einsum("bl,ble->be", row, hidden) for row in (first, last)]
     return jnp.concatenate([*parts, attended], axis=-1)
 

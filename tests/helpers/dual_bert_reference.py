@@ -190,7 +190,7 @@ def span_vector(options, hidden, start, end, mask):
         a[:, real] = softmax(g[:, real])
         m = a @ g @ a.T
         attended = softmax(m[real].mean(0) + np.where(inside, 0.0, NEG)) @ x
-    return np.concatenate([hidden[start], hidden[end], attended])
+    return np.concatenate([x[start], x[end], attended])
 
 
 def row_lambdas(options, target, source, valid):

@@ -45,6 +45,12 @@ def test_label_outside_of_the_window_gives_zeros_and_finite_gradients(attention)
     assert not np.asarray(found).any() and np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("attention", ["average", "self_adaptive"])
+def test_end_before_the_start_is_an_empty_span(attention):
+    found = vectors(np.float32(HIDDEN), END, END - 1, MASK, attention=attention)
+    assert not np.asarray(found)[[0, 2, 3]].any()
+
+
 @pytest.mark.parametrize("mode", ["official_dot", "cosine_batch_mean", "cosine_example"])
 @pytest.mark.parametrize("group_size", [0, 2])
 def test_similarity_equals_the_reference_without_padding_rows(mode, group_size):
