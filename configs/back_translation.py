@@ -64,31 +64,50 @@ def xq_apertium():
     return config
 
 
-def google(system: str, encoder: str, reader: str = ""):
-    """One system through Google, with the encoder of its row.
-
-    reader: encoder that reads English, where it is another one.
-    """
-    config = _base().files()
-    config.systems = (system,)
-    config.model.pretrained = encoder
-    config.translation.update({"forward": "google", "backward": "google", "reader": reader})
-    return config
-
-
 BERT_BASE, BERT_LARGE = "google-bert/bert-base-cased", "google-bert/bert-large-cased"
 MBERT = "google-bert/bert-base-multilingual-cased"
-APERTIUM = {f.__name__: f for f in (apertium, xq_apertium)}
-# Row -> system, encoder and, where it is another one, the reader's; what the paper reports for it is in evaluate/mrc_published.py.
-ROWS = {
-    "t2_01": ("bt_raw", BERT_BASE),
-    "t2_02": ("bt_raw", BERT_LARGE),
-    "t2_03": ("bt_match", BERT_LARGE),
-    "t2_04": ("bt_aligner", MBERT, BERT_LARGE),
-    "t2_05": ("bt_verifier", MBERT, BERT_LARGE),
-    "t3_1": ("bt_raw", BERT_LARGE),
-    "t3_2": ("bt_match", BERT_LARGE),
+_BRINGS_BACK = {
+    "bt_raw": "the answer translated back as it is",
+    "bt_match": "SimpleMatch",
+    "bt_aligner": "the Answer Aligner",
+    "bt_verifier": "the Answer Verifier",
 }
+
+
+def _google(preset: str, system: str, encoder: str, reader: str = ""):
+    """A row of the paper: one system through Google.
+
+    reader: encoder that reads English, where it is another one than `encoder`.
+    """
+    base = _base()
+
+    def make():
+        config = base.files()
+        config.systems = (system,)
+        config.scorer = "legacy"  # the published numbers are the official scorers'
+        config.model.pretrained = encoder
+        config.translation.update({"forward": "google", "backward": "google", "reader": reader})
+        return config
+
+    text = f"{reader or encoder} on SQuAD reads Google's English; {_BRINGS_BACK[system]}."
+    cost = (
+        f"{base.SQUAD_COST}; every text translated once at Google's price, see launch/translate.py"
+    )
+    make.__doc__ = base.describe(preset, text, "back_translation", cost)
+    return make
+
+
+APERTIUM = {f.__name__: f for f in (apertium, xq_apertium)}
+_ROWS = (
+    ("t2_01", "bt_raw", BERT_BASE),
+    ("t2_02", "bt_raw", BERT_LARGE),
+    ("t2_03", "bt_match", BERT_LARGE),
+    ("t2_04", "bt_aligner", MBERT, BERT_LARGE),
+    ("t2_05", "bt_verifier", MBERT, BERT_LARGE),
+    ("t3_1", "bt_raw", BERT_LARGE),
+    ("t3_2", "bt_match", BERT_LARGE),
+)
+ROWS = {row[0]: _google(*row) for row in _ROWS}
 PUBLISHED = {preset: by_metric(published(preset)) for preset in ROWS}
 SEEDS = [0, 1, 2]
 SWEEPS = {
@@ -99,12 +118,10 @@ SWEEPS = {
 
 def get_config(preset: str = "apertium"):
     """The configuration of a preset; see the module."""
-    if preset in APERTIUM:
-        config = APERTIUM[preset]()
-    elif preset in ROWS:
-        config = google(*ROWS[preset])
-    else:
-        known = ", ".join((*APERTIUM, *ROWS))
+    presets = APERTIUM | ROWS
+    if preset not in presets:
+        known = ", ".join(presets)
         raise ValueError(f"configs/back_translation.py has no preset {preset!r}; choose {known}")
+    config = presets[preset]()
     config.name = f"back_translation:{preset}"
     return config

@@ -7,7 +7,8 @@ python launch/translate.py --data=xquad.es.json --lang=es --to=en --output=xquad
 It works on one machine; of a slice's hosts start it on one. Stopped or failed, the same command
 continues where it was: finished translations are kept in the folder --cache. Translators:
 command:'PROGRAM ARGUMENTS' reads a line and writes a line (also {source} and {target}),
-marian:FOLDER, file:PATH of finished translations, and google, which costs money and therefore shows
+marian:FOLDER, opus (the published Marian model of the two languages, from the hub), file:PATH of
+finished translations, and google, which costs money and therefore shows
 an estimate and asks for --consent_to_pay first.
 """
 
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", required=True, help="SQuAD-style file, .json, .json.gz or .zip")
     add("--lang", required=True, help="its language")
     add("--to", "--source_lang", default="en", help="language to translate into (default en)")
-    add("--translator", required=True, help="command:..., marian:FOLDER, file:PATH or google")
+    add("--translator", required=True, help="command:..., marian:FOLDER, opus, file:PATH or google")
     add("--output", required=True, help="aligned file to write, .json")
     add(
         "--cache",

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 
 from clmrc_jax.data.fields import known_language
 from clmrc_jax.data.mrc_examples import LOCATE
@@ -56,7 +57,8 @@ class ReadingData:
 
     kind: "world_facts" (embedded, with `world` "smoke", "demo" or "full") or "files".
     target, source: languages of kind "world_facts".
-    source_train, target_train: (path, language) pairs of SQuAD-style files.
+    source_train, target_train: (path, language) pairs of SQuAD-style files, or of prepared sets
+        ("tfds:FOLDER/SPLIT", "tfds:squad/train", see data/datasets.py), like every path below.
     bilingual_train: (path, language, source language) of translated-aligned files, or
         (path, language, source path, source language) of parallel files.
     evaluate: (name, path, language, scorer), and for parallel files also (.., source path,
@@ -101,6 +103,9 @@ class ReadingData:
         forms = "(name, path, language, scorer) or these and (.., source path, source language)"
         _check_rows("evaluate", self.evaluate, (4, 6), forms)
         _check_evaluation(self.evaluate)
+        if self.exclude and all(len(name) == 1 for name in self.exclude):
+            name = "".join(self.exclude)  # a tuple of one needs its comma
+            raise InputError(f"exclude is {name!r}, and should be a list of files: ({name!r},)")
         if not 0 <= self.article_share < 1:
             raise InputError(f"article_share is {self.article_share}; it must be in [0, 1)")
         for name in ("max_source", "max_target", "max_evaluate"):
@@ -169,6 +174,8 @@ class Decoding:
         for name in ("n_best", "max_answer_length"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, must be >= 1")
+        if self.null_threshold is not None and math.isnan(self.null_threshold):
+            raise InputError("null_threshold is nan; give a number, or inf to answer always")
 
     def check_format(self, format: SpanFormat) -> None:
         """Raises InputError when the text cannot be made from windows of this format."""
@@ -257,6 +264,7 @@ class ClmrcSettings:
         for name in ("source_recipe", "target_recipe"):
             self._check_recipe(name)
         self.decoding.check_format(self.format)
+        self._check_room()
         self._check_dual(self.dual_bert(BertConfig()))
         if set(self.systems) & set(BACK_TRANSLATION):
             self.translation.check()
@@ -280,6 +288,16 @@ class ClmrcSettings:
             recipe.optimizer_config(recipe.batch_size)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
+
+    def _check_room(self) -> None:
+        """A long question would end the run where its windows are made, after other trainings."""
+        for name in ("max_length", "source_length"):
+            length, question = getattr(self.format, name), self.format.max_query_length
+            if length < question + 4:  # [CLS], two [SEP] and a token of the passage
+                raise InputError(
+                    f"format.{name} {length} leaves a passage no room behind a question of "
+                    f"max_query_length {question}: raise it, or lower max_query_length"
+                )
 
     def _check_unanswerable(self) -> None:
         """A translated answer has no score of "no answer" beside it to find a threshold with."""

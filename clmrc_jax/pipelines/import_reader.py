@@ -7,7 +7,9 @@ import dataclasses
 
 from etils import epath
 
+from clmrc_jax.data.char_split import char_split_tokenizer
 from clmrc_jax.data.span_windows import SpanFormat
+from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError
 from clmrc_jax.models import dual_bert
 from clmrc_jax.pipelines.clmrc_settings import Decoding
@@ -35,6 +37,7 @@ def import_reader(variables: str, bert: str, output: str) -> dict:
     config = config_of(ModelSource(folder), "bert", [])
     if config is None:
         raise InputError(f"{folder}: has no config.json with the sizes of the encoder")
+    char_split_tokenizer(load_tokenizer(folder))  # what will read with it; it may be missing
     kind = official_weights.reader_kind(variables)
     if kind == "dual":
         model = dual_bert.official(config, lambda_group_size=REPLICA_ROWS)

@@ -1,6 +1,6 @@
 """A SQuAD-style file becomes the authors' translated-aligned form (spec 1.3), resumably.
 
-Beside every field that the file has:
+Beside every field of the file's articles, paragraphs, questions and answers:
     paragraph  trans_context, trans_lang
     question   trans_question
     answer     trans_text (the answer translated on its own), trans_aligned_text (what SimpleMatch
@@ -135,7 +135,8 @@ def _aligned(
     scores: list[float] = []
     counts = collections.Counter()
     for row in rows:
-        article = articles.setdefault(row.article, {"title": row.title, "paragraphs": []})
+        about = {"title": row.title} | row.of_article
+        article = articles.setdefault(row.article, about | {"paragraphs": []})
         context = into[row.context]
         questions = []
         for question in row.questions:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 
 import jax
 import pytest
@@ -73,16 +74,26 @@ def test_every_published_row_has_a_preset_and_shows_its_numbers(configs):
     assert wanted - {x for x in wanted if x.startswith("ref_")} <= set().union(*ours.values())
     assert ours["dual_bert"]["t2_08"]["drcd_dev em"] == 84.5
     assert ours["back_translation"]["t2_05"]["cmrc_test f1"] == 86.8
-    assert (
-        "cmrc_dev em 67.3, cmrc_dev f1 87.5" in configs["dual_bert"].ROWS["t4_no_dynlambda"].__doc__
-    )
+    for name, row, scores in (
+        ("dual_bert", "t4_no_dynlambda", "cmrc_dev em 67.3, cmrc_dev f1 87.5"),
+        ("back_translation", "t3_2", "ja em 37.3, ja f1 58.0, fr em 47.4"),
+    ):
+        text = configs[name].ROWS[row].__doc__
+        assert scores in text and f"--config=configs/{name}.py:{row}" in text and "Cost: " in text
+
+
+def test_rows_of_the_paper_are_scored_by_the_official_scorers(configs):
+    for module in configs.values():
+        assert {module.get_config(name).scorer for name in module.ROWS} == {"legacy"}
 
 
 @pytest.mark.parametrize(
     "config, sweep, points",
     [
         ("dual_bert", "table2", 7 * 3),
+        ("dual_bert", "table2_all", 12 * 3),
         ("dual_bert", "table3", 3),
+        ("dual_bert", "table3_all", 3 * 3),
         ("dual_bert", "table4", 6 * 3),
         ("dual_bert", "figure3_squad", 12 * 5),
         ("dual_bert", "figure3_drcd", 10 * 5),
@@ -159,6 +170,12 @@ FILE = ("f.json", "ja")
         ({"decoding.text": "words"}, "text 'words': choose one of offsets, official"),
         ({"decoding.text": "official"}, "needs windows of format.mode 'official', not 'paper'"),
         ({"decoding.n_best": 0}, "config decoding.n_best is 0"),
+        ({"decoding.null_threshold": math.nan}, "null_threshold is nan"),
+        ({"data.exclude": tuple("e.json")}, r"exclude is 'e.json', and should be .*'e.json',"),
+        (
+            {"format.max_length": 43, "format.max_query_length": 40},
+            "format.max_length 43 leaves a passage no room behind a question of max_query_length 40",
+        ),
         ({"format.mode": "own"}, "config format.mode 'own'"),
         ({"format.doc_stride": 0}, "config format.doc_stride is 0"),
         ({"target_recipe.optimizer": "sgd"}, "target_recipe: optimizer name 'sgd'"),

@@ -1,6 +1,7 @@
 """launch/import_reader.py: a checkpoint of the released code becomes a reader that answers."""
 
 import importlib.util
+import shutil
 
 import jax
 import numpy as np
@@ -91,7 +92,12 @@ def test_bad_checkpoints_are_one_line_and_leave_no_folder(main, encoder, tmp_pat
     refused(save(tmp_path / "encoder.npz", only_bert), "neither a Dual BERT's variables")
     part = {k: v for k, v in VARIABLES.items() if not k.startswith("source/")}
     refused(save(tmp_path / "part.npz", part), "missing source/cls/squad/output_weights")
-    output.mkdir()
     whole = save(tmp_path / "whole.npz", VARIABLES)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(encoder / "config.json", bare)
+    assert main(f"--variables={whole}", f"--bert={bare}", f"--output={output}") == 2
+    assert f"{bare}: no tokenizer" in capsys.readouterr().err and not output.exists()
+    output.mkdir()
     assert main(f"--variables={whole}", f"--bert={encoder}", f"--output={output}") == 2
     assert "exists already" in capsys.readouterr().err

@@ -21,7 +21,7 @@ SQUAD = {
     "version": "1.1",
     "data": [
         {
-            "title": "Lima",
+            "title": "San_Lima",
             "id": "article",
             "paragraphs": [
                 {
@@ -67,7 +67,7 @@ def test_translate_file_writes_the_authors_fields_and_keeps_the_files_own(option
     summary = translate_file(chosen)
     (article,) = read_json(chosen.output)["data"]
     (paragraph,) = article["paragraphs"]
-    assert article["title"] == "Lima"
+    assert (article["title"], article["id"]) == ("San_Lima", "article")
     assert (paragraph["id"], paragraph["context"]) == ("paragraph", CONTEXT)
     assert (paragraph["trans_context"], paragraph["trans_lang"]) == (
         "The red house is in Lima.",
