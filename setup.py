@@ -37,8 +37,9 @@ EXTRAS = {
         "nltk>=3.9",
     ],
     "tensorboard": ["tensorboardX>=2.6"],
-    # The TPU compiler, for launch/tpu_compile.py on a machine without a TPU.
-    "compile": ["libtpu>=0.0.40; platform_system == 'Linux' and platform_machine == 'x86_64'"],
+    # The TPU compiler, for launch/tpu_compile.py on a machine without a TPU; of the libtpus the
+    # one that belongs to the jax: others fail on some chips.
+    "compile": ["jax[tpu]>=0.10.0; platform_system == 'Linux' and platform_machine == 'x86_64'"],
     "translate": ["sacrebleu>=2.6"],
     "google": ["google-cloud-translate>=3.28"],
     "gcs": ["etils[epath-gcs]>=1.13", "gcsfs"],

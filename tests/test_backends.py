@@ -36,7 +36,7 @@ def test_no_tpu_leaves_chips_wishes_and_the_unknown_alone(machine, tmp_path):
 
 
 def test_skip_absent_tpu_leaves_stderr_empty(repository):
-    pytest.importorskip("libtpu", reason="libtpu is not installed: pip install libtpu")
+    pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'jax[tpu]'")
     if not no_tpu({}, DEVICES):
         pytest.skip("this machine may have a TPU")
     code = "import clmrc_jax.backends as b; b.skip_absent_tpu(); import jax; print(jax.devices())"

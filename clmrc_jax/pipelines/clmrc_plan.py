@@ -21,9 +21,11 @@ from clmrc_jax.models import dual_bert, span_head
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
 from clmrc_jax.pipelines import estimates
+from clmrc_jax.pipelines.batch_checks import check_training
 from clmrc_jax.pipelines.clmrc_data import load_reading_sets
 from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, ClmrcSettings
 from clmrc_jax.pipelines.estimates import FLOAT32
+from clmrc_jax.pipelines.mesh_checks import reader_trainings
 from clmrc_jax.pipelines.models import source_folder
 from clmrc_jax.pipelines.plan import (
     config_of,
@@ -70,10 +72,13 @@ PAPER = {
 def make_plan(s: ClmrcSettings) -> dict:
     """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None.
 
-    Raises InputError for files that cannot be read and for models that do not fit the mesh.
+    Raises InputError for unreadable files, and models or batches that do not fit the mesh.
     """
     mesh, notes = planned_mesh(s.mesh), []
     devices = planned_devices(mesh)
+    for recipe in set(reader_trainings(s).values()):
+        rows = getattr(s, recipe).batch_size
+        check_training(mesh, f"{recipe}.batch_size", rows, "training", s.training.accumulate)
     bert = config_of(s.model, "bert", notes)
     models: dict[str, Model] = {}
     if bert:

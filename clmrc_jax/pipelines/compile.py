@@ -18,7 +18,7 @@ import jax
 from clmrc_jax.files import InputError
 from clmrc_jax.pipelines import compile_advice, compile_tables, flops, hlo, scaling
 from clmrc_jax.pipelines.compile_steps import TASKS, Meshes, Step
-from clmrc_jax.pipelines.topology import Slice, slice_devices, slice_of
+from clmrc_jax.pipelines.topology import Slice, libtpu_version, slice_devices, slice_of
 from clmrc_jax.sharding import make_mesh
 
 # "Used 41.6G of 15.7G hbm", or "HLO temporaries (41.6G) exceeds available HBM (15.7G)".
@@ -64,10 +64,13 @@ def make_report(
     say: told what happens, compiling takes a while.
     """
     wanted = slice_of(topology)
-    meshes = make_meshes(dict(config["mesh"]), wanted)
     task = config.get("task", "cora")
-    if task not in TASKS:
-        raise InputError(f"config task {task!r}: choose one of {', '.join(TASKS)}")
+    if task not in TASKS or "mesh" not in config:
+        known = ", ".join(TASKS)
+        raise InputError(
+            f"a config with a mesh and one of the tasks {known} is needed, not {task!r}"
+        )
+    meshes = make_meshes(dict(config["mesh"]), wanted)
     found = _select(TASKS[task](config, meshes), steps)
     rows = []
     for step in found:
@@ -90,6 +93,7 @@ def make_report(
             "ici_bandwidth": wanted.ici_bandwidth,
         },
         "jax": jax.__version__,
+        "libtpu": libtpu_version(),
         "steps": rows,
         "fits": all(row["fits"] for row in rows),
     }
@@ -129,10 +133,11 @@ def compile_step(step: Step, wanted: Slice) -> dict:
     }
     try:
         compiled = lowered.compile()
+        text = compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
         row |= {"memory": _overflow(error, step, wanted), "collectives": None, "seconds": None}
     else:
-        traffic = hlo.traffic(compiled.as_text(), wanted.chips, step.trips)
+        traffic = hlo.traffic(text, wanted.chips, step.trips)
         row |= {
             "memory": _memory(compiled.memory_analysis(), step, wanted),
             "collectives": traffic.collectives,
@@ -166,10 +171,17 @@ def _memory(analysis, step: Step, wanted: Slice) -> dict:
 
 
 def _overflow(error: Exception, step: Step, wanted: Slice) -> dict:
-    """The memory of a program that the compiler refused for want of it; re-raises other errors."""
+    """The memory of a program that the compiler refused for want of it.
+
+    Raises InputError for other errors: a libtpu that does not belong to this jax has had them.
+    """
     found = _OVERFLOW.search(str(error))
     if found is None:
-        raise error
+        raise InputError(
+            f"{step.name} cannot be compiled for {wanted.name} by libtpu {libtpu_version()} under "
+            f"jax {jax.__version__}; install the pair that belongs together: pip install 'jax[tpu]'. "
+            f"The compiler says: {' '.join(str(error).split())[:500]}"
+        ) from error
     used, capacity = (
         float(number) * _UNITS[unit] for number, unit in (found.groups()[:2], found.groups()[2:])
     )

@@ -1,5 +1,6 @@
 """The jitted steps of a reading-comprehension run, for `compile_steps`."""
 
+import dataclasses
 import functools
 
 import jax
@@ -14,7 +15,7 @@ from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.models import dual_bert, span_head
 from clmrc_jax.models.dual_bert import DualBertConfig
 from clmrc_jax.pipelines import compile_advice as advice
-from clmrc_jax.pipelines.clmrc_settings import SYSTEMS, ClmrcSettings
+from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, ClmrcSettings
 from clmrc_jax.pipelines.compile_steps import (
     Meshes,
     Step,
@@ -36,7 +37,7 @@ def reader_steps(s: ClmrcSettings, meshes: Meshes) -> list[Step]:
     """Training and prediction of every kind of reader that the run's systems need."""
     config = model_config(s.model, "bert")
     models = {"reader": (config, span_head), "Dual BERT": (s.dual_bert(config), dual_bert)}
-    phases = {phase for system in s.systems for phase in SYSTEMS[system]}
+    phases = {phase for system in s.systems for phase in (SYSTEMS | BACK_TRANSLATION)[system]}
     needed = {"Dual BERT": "bilingual" in phases, "reader": bool(phases - {"bilingual"})}
     steps = []
     for name, wanted in needed.items():
@@ -107,8 +108,10 @@ def _batch(s: ClmrcSettings, rows: int, dual: bool) -> dict[str, np.ndarray]:
     tokenizer = load_tokenizer(builtin_folder("bert"))
     windows = span_features.dual_windows if dual else span_features.span_windows
     make = span_features.dual_batches if dual else span_features.span_batches
-    first = windows([example], tokenizer, s.format, training=True)[0]
-    return make(tokenizer, s.format)([first] * rows, row_generators(0, range(rows)), 0)
+    # Shapes alone count, and the official windows want a vocabulary that this one is not.
+    format = dataclasses.replace(s.format, mode="paper")
+    first = windows([example], tokenizer, format, training=True)[0]
+    return make(tokenizer, format)([first] * rows, row_generators(0, range(rows)), 0)
 
 
 def _shape(s: ClmrcSettings, rows: int, dual: bool) -> str:

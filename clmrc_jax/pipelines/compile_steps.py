@@ -22,10 +22,10 @@ from clmrc_jax.data.retriever_features import contrastive_batches
 from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, biencoder, mt5
 from clmrc_jax.pipelines import compile_advice as advice
+from clmrc_jax.pipelines.batch_checks import check_batch
 from clmrc_jax.pipelines.counts import corpus_counts
 from clmrc_jax.pipelines.estimates import device_bytes, generation_flops
 from clmrc_jax.pipelines.generator import Generator
-from clmrc_jax.pipelines.mesh_checks import check_batch
 from clmrc_jax.pipelines.models import builtin_folder
 from clmrc_jax.pipelines.plan import config_of
 from clmrc_jax.pipelines.retriever import Retriever

@@ -14,6 +14,7 @@ from clmrc_jax import sharding
 from clmrc_jax.files import InputError
 from clmrc_jax.models import biencoder, dual_bert, marian, mt5, span_head
 from clmrc_jax.models.marian import MarianConfig
+from clmrc_jax.pipelines.batch_checks import check_generator, check_retriever, check_training
 from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, ClmrcSettings
 from clmrc_jax.pipelines.plan import config_of
 from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
@@ -28,13 +29,9 @@ def check_cora(s: CoraSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> 
         return any(not _is_done(run, f"round_{r}/{stage}") for r in range(s.rounds + 1))
 
     if left("mdpr"):
-        t = s.retriever
-        check_training(mesh, "retriever.batch_size", t.batch_size, "retriever", t.accumulate)
-        rows = t.batch_size // t.accumulate
-        check_chunk("retriever.chunk_size", t.chunk_size, rows)
+        check_retriever(mesh, s.retriever)
     if s.generate and left("mgen"):
-        t = s.generator
-        check_training(mesh, "generator.batch_size", t.batch_size, "generator", t.accumulate)
+        check_generator(mesh, s.generator)
     place = mesh, rules
     _check_model(
         "retriever_model",
@@ -50,7 +47,7 @@ def check_cora(s: CoraSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> 
 
 def check_clmrc(s: ClmrcSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> None:
     """All readers that a reading-comprehension run trains."""
-    trainings = _trainings(s)
+    trainings = reader_trainings(s)
     for stage, recipe in trainings.items():
         if not _is_done(run, stage):
             rows, parts = getattr(s, recipe).batch_size, s.training.accumulate
@@ -75,42 +72,6 @@ def check_translator(s: TranslatorSettings, mesh: Mesh, rules: sharding.Rules) -
     except (TypeError, ValueError) as error:
         raise InputError(f"config.sizes: {error}") from error
     _check_shapes("sizes", lambda key: marian.init(config, key), marian.PARAM_AXES, mesh, rules)
-
-
-def check_training(mesh: Mesh, key: str, rows: int, group: str, accumulate: int) -> None:
-    """Raises InputError where a global batch cannot be trained on.
-
-    key: the config key of `rows`.   group: that of the group with the key `accumulate`.
-    """
-    check_batch(mesh, key, rows, f"{group}.accumulate", accumulate)
-    sharding.batch_slice(mesh)  # hosts have equal slices of the data axis, or it says why not
-
-
-def check_batch(mesh: Mesh, key: str, rows: int, parts_key: str = "", parts: int = 1) -> None:
-    """Raises InputError where `rows` do not divide over the data axis, in each of `parts` parts."""
-    ways = mesh.shape["data"]
-    if rows % (ways * parts) == 0:
-        return
-    divided = f"the {ways} devices of the data axis"
-    fewer = ""
-    if parts > 1:
-        divided += f" in config.{parts_key}={parts} micro-batches"
-        fewer = ", or fewer micro-batches"
-    fitting = -(-rows // (ways * parts)) * ways * parts
-    raise InputError(
-        f"config.{key}={rows} does not divide over {divided}; set --config.{key}={fitting}, or "
-        f"give the mesh a larger model axis{fewer}"
-    )
-
-
-def check_chunk(key: str, chunk: int, rows: int) -> None:
-    """Raises InputError where chunks (0: none) do not divide the rows of a (micro-)batch."""
-    if chunk and rows % chunk:
-        fitting = max(n for n in range(1, min(chunk, rows) + 1) if rows % n == 0)
-        raise InputError(
-            f"config.{key}={chunk} does not divide the {rows} questions of a (micro-)batch; set "
-            f"--config.{key}={fitting}"
-        )
 
 
 def check_parameters(key: str, params, axes: sharding.ParamAxes, mesh: Mesh, rules) -> None:
@@ -152,7 +113,7 @@ def _check_shapes(key: str, init: Callable, axes: sharding.ParamAxes, mesh: Mesh
     check_parameters(key, jax.eval_shape(init, jax.random.key(0)), axes, mesh, rules)
 
 
-def _trainings(s: ClmrcSettings) -> dict[str, str]:
+def reader_trainings(s: ClmrcSettings) -> dict[str, str]:
     """Stage -> the recipe of its training, for all systems of the run."""
     found = {}
     for system in s.systems:

@@ -20,6 +20,7 @@ from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.models.mt5 import Mt5Config
 from clmrc_jax.pipelines import estimates, evaluation_checks
+from clmrc_jax.pipelines.batch_checks import check_generator, check_retriever
 from clmrc_jax.pipelines.counts import Counts, corpus_counts
 from clmrc_jax.pipelines.models import left_out_note, source_folder
 from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
@@ -63,10 +64,12 @@ LINKED = 10  # candidates from language links per annotated English question
 def make_plan(s: CoraSettings) -> dict:
     """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None.
 
-    Raises InputError for a corpus that cannot be read and for models that do not fit the mesh.
-    """
-    notes = evaluation_checks.plan_notes(s)
-    counts, mesh = corpus_counts(s.corpus), planned_mesh(s.mesh)
+    Raises InputError for an unreadable corpus, models or batches that do not fit the mesh."""
+    notes, mesh = evaluation_checks.plan_notes(s), planned_mesh(s.mesh)
+    check_retriever(mesh, s.retriever)
+    if s.generate:
+        check_generator(mesh, s.generator)
+    counts = corpus_counts(s.corpus)
     configs = {"retriever": config_of(s.retriever_model, "bert", notes)}
     configs["generator"] = config_of(s.generator_model, "mt5", notes) if s.generate else None
     notes += [] if s.generate else [left_out_note(s)]

@@ -7,6 +7,7 @@ them as on real ones; only arrays cannot be placed.
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -135,6 +136,14 @@ def _slices() -> dict[str, Slice]:
     return found
 
 
+def libtpu_version() -> str:
+    """Of the TPU compiler, "" where there is none."""
+    try:
+        return importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
 def can_compile() -> bool:
     """Whether `libtpu`, the TPU compiler, is installed."""
     return importlib.util.find_spec("libtpu") is not None
@@ -147,7 +156,7 @@ def slice_devices(wanted: Slice) -> list:
     """
     if not can_compile():
         raise InputError(
-            "compiling for TPUs needs the package libtpu (Linux, x86-64): pip install libtpu"
+            "compiling for TPUs needs the package libtpu (Linux, x86-64): pip install 'jax[tpu]'"
         )
     from jax.experimental import topologies
 

@@ -37,7 +37,7 @@ def compile_for(repository):
 )
 def test_bad_input_is_one_line_and_exit_status_two(compile_for, flags, message):
     if not topology.can_compile() and "v4-9" not in flags[0]:
-        pytest.skip("libtpu is not installed: pip install libtpu")
+        pytest.skip("libtpu is not installed: pip install 'jax[tpu]'")
     process = compile_for(*flags)
     assert process.returncode == 2, process.stderr
     assert message in process.stderr and "Traceback" not in process.stderr

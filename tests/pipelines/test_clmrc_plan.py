@@ -99,6 +99,7 @@ def test_files_are_counted(plan, tmp_path):
         **{
             "data.target_train": ((str(tmp_path / "train.json"), "zh_cn"),),
             "target_recipe.batch_size": 1,
+            "mesh.data": 1,
         },
     )
     assert made["questions"] == {"target": 5, "cmrc_dev": 3_219}

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shlex
 
+import jax
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -24,7 +25,7 @@ from clmrc_jax.pipelines import (
 from clmrc_jax.pipelines.settings import cora_settings
 
 pytestmark = pytest.mark.skipif(
-    not topology.can_compile(), reason="libtpu is not installed: pip install libtpu"
+    not topology.can_compile(), reason="libtpu is not installed: pip install 'jax[tpu]'"
 )
 BERT = {
     "vocab_size": 1024,
@@ -182,6 +183,37 @@ def test_dual_bert_update_compiles_for_v5e(repository):
     assert "all-gather" not in row["collectives"]
 
 
+@pytest.mark.parametrize(
+    ("config", "preset", "changes"),
+    [
+        ("dual_bert", "official", {"dual.lambda_group_size": 8}),
+        ("back_translation", "apertium", {"systems": ("bt_aligner",)}),
+    ],
+)
+def test_every_reading_config_compiles(repository, config, preset, changes):
+    made = _config(repository, config, preset)
+    made.model.update({"pretrained": "", "sizes": BERT | {"num_hidden_layers": 1}})
+    made.format.update({"max_length": 64, "source_length": 64, "max_query_length": 16})
+    made.update_from_flattened_dict(changes)
+    name = "Dual BERT" if preset == "official" else "reader"
+    assert compiling.make_report(made, "v4-8", steps=[f"read with {name}"])["fits"]
+
+
+@pytest.mark.parametrize("name, chips", [("v5p-8", 4), ("v6e-8", 8)])
+def test_exact_search_compiles_for_every_kind_of_chip(cora, name, chips):
+    report = compiling.make_report(cora(), name, steps=["exact search"])
+    assert report["fits"] and report["chips"] == chips
+
+
+def test_compiler_that_fails_is_named_with_its_version(monkeypatch, cora):
+    def broken(lowered):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", broken)
+    with pytest.raises(InputError, match=r"search cannot .* by libtpu 0.* under jax 0.*RET_CHECK"):
+        compiling.make_report(cora(), "v4-8", steps=["exact search"])
+
+
 @pytest.fixture(scope="module")
 def overflow(cora):
     """43.6M rows of 4 kB on four chips of 16 GiB."""
@@ -228,7 +260,7 @@ def test_main_prints_json_and_returns_whether_it_fits(cora, capsys):
         ({"generator.batch_size": 6}, "v4-8", [], "--config.generator.batch_size=8"),
         ({"mesh.model": 3}, "v4-8", [], "does not fit 4 devices"),
         ({"mesh.data": 1, "mesh.model": 4}, "v4-8", [], "axis 'heads' of size 2 does not divide"),
-        ({"task": "translate"}, "v4-8", [], "choose one of cora, clmrc"),
+        ({"task": "translate"}, "v4-8", [], "one of the tasks cora, clmrc"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_compiled(

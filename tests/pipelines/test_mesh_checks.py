@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from clmrc_jax.files import InputError, write_json
-from clmrc_jax.pipelines import mesh_checks
+from clmrc_jax.pipelines import batch_checks, mesh_checks
 from clmrc_jax.pipelines.clmrc import Clmrc
 from clmrc_jax.pipelines.clmrc_settings import clmrc_settings
 from clmrc_jax.pipelines.cora import Cora
@@ -146,10 +146,10 @@ def test_published_batch_of_mgen_needs_a_model_axis_on_64_chips():
     for sizes, fits in {(64, 1): False, (32, 2): True, (16, 4): True}.items():
         mesh = jax.sharding.AbstractMesh(sizes, ("data", "model"))
         if fits:
-            mesh_checks.check_batch(mesh, "generator.batch_size", 32)
+            batch_checks.check_batch(mesh, "generator.batch_size", 32)
             continue
         with pytest.raises(InputError, match="batch_size=32 does not divide over the 64 devices"):
-            mesh_checks.check_batch(mesh, "generator.batch_size", 32)
+            batch_checks.check_batch(mesh, "generator.batch_size", 32)
 
 
 @pytest.mark.parametrize(

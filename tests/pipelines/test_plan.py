@@ -118,17 +118,23 @@ def test_plan_smoke_counts_what_the_run_has(configs):
 
 
 def test_plan_more_devices_than_present_divide_the_memory(configs, paper):
-    many = _plan(configs, "paper", **{"mesh.data": 64})
-    assert many["devices"]["planned"] == 64
-    assert any("planned for 64 devices" in note for note in many["notes"])
+    many = _plan(configs, "paper", **{"mesh.data": 32})
+    assert many["devices"]["planned"] == 32
+    assert any("planned for 32 devices" in note for note in many["notes"])
     parts = [x["memory"]["train mGEN"] for x in (paper, many)]
-    assert parts[1]["activations"] == pytest.approx(parts[0]["activations"] / 8)
+    assert parts[1]["activations"] == pytest.approx(parts[0]["activations"] / 4)
     assert parts[1]["optimizer"] == parts[0]["optimizer"], "only the model axis divides these"
 
 
 def test_plan_model_that_does_not_divide_over_the_mesh_is_refused(configs):
     with pytest.raises(InputError, match="axis 'heads' of size 12 does not divide over 8"):
         _plan(configs, "paper", **{"mesh.data": 16, "mesh.model": 8})
+
+
+def test_plan_batch_that_does_not_divide_over_the_mesh_is_refused(configs):
+    message = "config.retriever.batch_size=128 does not divide over the 256 devices"
+    with pytest.raises(InputError, match=message):
+        _plan(configs, "paper", **{"mesh.data": 256})
 
 
 def test_plan_chunks_bound_the_activations(configs, paper):

@@ -6,7 +6,7 @@ from clmrc_jax.files import InputError
 from clmrc_jax.pipelines import topology
 
 needs_libtpu = pytest.mark.skipif(
-    not topology.can_compile(), reason="libtpu is not installed: pip install libtpu"
+    not topology.can_compile(), reason="libtpu is not installed: pip install 'jax[tpu]'"
 )
 
 
