@@ -21,6 +21,12 @@ def skip_absent_tpu() -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
 
 
+def chip_files(folder: pathlib.Path = pathlib.Path("/dev")) -> list[str]:
+    """The device files of TPU chips: /dev/accel0 ... up to v4 and v5p, /dev/vfio/0 ... since."""
+    found = [*folder.glob("accel[0-9]*"), *folder.glob("vfio/[0-9]*")]
+    return sorted(map(str, found))
+
+
 def no_tpu(environment, devices: pathlib.Path) -> bool:
     """Whether nobody asked for a platform and no PCI device is Google's; False where unknown.
 

@@ -25,12 +25,14 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
+from clmrc_jax.backends import chip_files
 from clmrc_jax.files import InputError
 from clmrc_jax.rendezvous import Arrival, Cluster, find_cluster, meet
 
-MEET_SECONDS = 180  # with the two below: five minutes at most
-JOIN_SECONDS = 60
-DEVICE_SECONDS = 60
+MEET_SECONDS = 135  # with the two below: five minutes at most
+JOIN_SECONDS = 60  # and 15 for jax itself to give up
+DEVICE_SECONDS = 90  # a large slice takes its time
+PROBE_SECONDS = 60
 HEARTBEAT_SECONDS = 100  # a process silent for so long is dead, and ends all the others
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Variables that change what is compiled; those that differ by process by nature are left out.
@@ -68,7 +70,8 @@ def check(
             return _judge(arrivals, workdir, max_skew)
 
         if cluster.processes > 1:
-            hosts = meet(cluster, facts, judge, timeout=timeout, clock=clock)
+            left = max(min(timeout, 10.0), begin + timeout - time.monotonic())  # names took a part
+            hosts = meet(cluster, facts, judge, timeout=left, clock=clock)
         elif problems:
             raise InputError("; ".join(problems))
         else:
@@ -120,8 +123,9 @@ def probe(workdir: str | os.PathLike, process: int, free_gib: float) -> Iterator
     """Writes a small file into the workdir for as long as the block runs; yields the problems."""
     problems, path = [], _probe_path(workdir, process)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(socket.gethostname())
+        with time_limit(PROBE_SECONDS, f"writing to workdir {workdir} (is its server away?)"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(socket.gethostname())
     except Exception as error:  # every file system has its own exceptions
         remedy = (
             "install '.[gcs]', check the bucket's name, and let the VM's service account write "
@@ -241,12 +245,20 @@ def join(cluster: Cluster, *, heartbeat: int = HEARTBEAT_SECONDS) -> None:
 def check_devices(processes: int) -> dict[str, int]:
     """{device kind: count} over all processes; starts the backend.
 
-    Raises InputError when kinds are mixed or processes hold unequal numbers of devices.
+    Raises InputError when kinds are mixed, processes hold unequal numbers of devices, or a host
+    with TPU chips has fallen back to its CPU, which would train for weeks at the chips' price.
     """
     import jax
 
     with time_limit(DEVICE_SECONDS, "starting the devices (is another program using them?)"):
         devices = jax.devices()
+    chips = chip_files()
+    if chips and devices[0].platform == "cpu" and not os.environ.get("JAX_PLATFORMS"):
+        raise InputError(
+            f"{socket.gethostname()} has accelerators ({chips[0]}), but JAX runs on its CPU: "
+            "pip install '.[tpu]', and end other programs that hold the chips; to run on the CPU "
+            "set JAX_PLATFORMS=cpu"
+        )
     kinds, held = {}, dict.fromkeys(range(processes), 0)
     for device in devices:
         kinds[device.device_kind] = kinds.get(device.device_kind, 0) + 1

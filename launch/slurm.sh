@@ -44,6 +44,8 @@ fi
 trap : TERM # the signal is for the program; this shell waits for its status
 echo "--- $(date -u +%FT%TZ) job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}: $*"
 # Processes may take a while to save after the first of them has ended: do not kill them at once.
+# srun of Slurm 22.05 and later does not take the cores per task from sbatch.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 srun --kill-on-bad-exit=0 --wait=300 "$@"
 status=$?
 

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         failures = [] if options.collect else _run(plan, options)
         sweep.report_failures(failures, _say)
         _print_table(plan, options, shlex.join(["launch/sweep.py", *arguments]))
-    except InputError as error:
+    except (InputError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except sweep.Stopped as stopped:
@@ -101,7 +101,11 @@ def _print_plan(plan, options) -> int:
             raise InputError(
                 "--emit=jobs needs --tpu_vm='NAME-{number} --zone=.. --accelerator=..'"
             )
-        launcher = ["python", *JOB.split(), *shlex.split(options.tpu_vm), "--"]
+        try:
+            words = shlex.split(options.tpu_vm)
+        except ValueError as error:  # an open quote
+            raise InputError(f"--tpu_vm={options.tpu_vm}: {error}") from error
+        launcher = ["python", *JOB.split(), *words, "--"]
         if "://" not in options.workdir:
             _say(
                 f"warning: --workdir={options.workdir} is a folder of each slice: lost with it, and "

@@ -20,7 +20,7 @@ import re
 import shlex
 import sys
 
-from clmrc_jax.cloud import gcloud, tpu_vm
+from clmrc_jax.cloud import checkout, gcloud, tpu_vm
 from clmrc_jax.cloud.patience import Patience, patiently
 from clmrc_jax.cloud.plan import plan
 from clmrc_jax.cloud.slices import Slice
@@ -64,6 +64,8 @@ def _run(flags, command: list[str]) -> int:
         print(shlex.join(command))
         return 0
     if flags.dry_run:
+        if options:
+            checkout.check(options.source)
         print("\n".join(plan(flags.verb, slice, options)))
         return 0
     if flags.verb == "run":
@@ -82,7 +84,10 @@ def _slice(flags) -> Slice:
     names = {field.name for field in dataclasses.fields(Slice)}
     values = {name: value for name, value in vars(flags).items() if name in names}
     for name in ("create_flags", "ssh_flags"):
-        values[name] = tuple(shlex.split(values.get(name, "")))
+        try:
+            values[name] = tuple(shlex.split(values.get(name, "")))
+        except ValueError as error:  # an open quote
+            raise InputError(f"--{name}={values[name]}: {error}") from error
     return Slice(queued=not flags.direct, **values)
 
 

@@ -34,7 +34,7 @@ ALLOWED = {
     "huge_pages": set(),
     "backends": set(),
     "rendezvous": {"files"},
-    "preflight": {"files", "rendezvous"},
+    "preflight": {"files", "rendezvous", "backends"},
     "cloud": {"files", "exit_status"},
     "pipelines": BOTTOM
     | {"models", "data", "evaluate", "sharding", "train", "retrieval", "translate", "preflight"}

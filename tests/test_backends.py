@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from clmrc_jax.backends import DEVICES, no_tpu
+from clmrc_jax.backends import DEVICES, chip_files, no_tpu
 
 VIRTIO, GOOGLE = "0x1af4\n", "0x1ae0\n"
 
@@ -33,6 +33,14 @@ def test_no_tpu_leaves_chips_wishes_and_the_unknown_alone(machine, tmp_path):
     assert not no_tpu({}, folder)
     (folder / "0000:00:01.0" / "vendor").write_text(VIRTIO)
     assert not no_tpu({"JAX_PLATFORMS": "tpu"}, folder)
+
+
+def test_chip_files_are_those_of_both_drivers(tmp_path):
+    assert chip_files(tmp_path) == []
+    (tmp_path / "vfio").mkdir()
+    for name in ("accel0", "accelerometer", "vfio/1", "vfio/vfio"):
+        (tmp_path / name).touch()
+    assert chip_files(tmp_path) == [str(tmp_path / "accel0"), str(tmp_path / "vfio/1")]
 
 
 def test_skip_absent_tpu_leaves_stderr_empty(repository):

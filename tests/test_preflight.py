@@ -103,6 +103,14 @@ def test_check_alone_reports_devices(tmp_path):
     assert report["processes"] == 1 and report["devices"] == {"cpu": 8}
 
 
+def test_host_with_chips_that_fell_back_to_its_cpu_is_refused(monkeypatch):
+    monkeypatch.setattr(preflight, "chip_files", lambda: ["/dev/accel0"])
+    assert preflight.check_devices(1) == {"cpu": 8}, "the tests ask for the CPU"
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(InputError, match=r"/dev/accel0.*runs on its CPU: pip install '.\[tpu\]'"):
+        preflight.check_devices(1)
+
+
 def test_check_alone_full_disk_is_named(tmp_path):
     with pytest.raises(InputError, match=r"GiB free, 1e\+09 GiB are needed"):
         preflight.check({}, tmp_path, cluster=Cluster(), free_gib=1e9)

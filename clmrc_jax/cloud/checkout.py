@@ -20,17 +20,21 @@ def archive_command(source: pathlib.Path, archive: str, revision: str) -> list[s
     ]
 
 
-def pack(source: pathlib.Path, archive: str) -> None:
-    """Packs the code as it stands, uncommitted changes to tracked files included.
-
-    Raises InputError when `source` is not a git checkout; warns of files git does not know.
-    """
-    changed = gcloud.run(snapshot_command(source))
-    if changed.code:
-        raise InputError(f"{source}: {changed.errors.strip()}; run from a git checkout of the code")
+def check(source: pathlib.Path) -> None:
+    """Warns of files git does not know. Raises InputError when `source` is not a git checkout."""
     listing = ["git", "-C", str(source), "ls-files", "--others", "--exclude-standard"]
-    if files := [name for name in gcloud.run(listing).output.split("\n") if name]:
+    found = gcloud.run(listing)
+    if found.code:
+        raise InputError(
+            f"{source}: {found.errors.strip()}; --source is a git checkout of the code"
+        )
+    if files := [name for name in found.output.split("\n") if name]:
         gcloud.say(f"warning: not sent, since git does not track them: {', '.join(files[:5])}")
+
+
+def pack(source: pathlib.Path, archive: str) -> None:
+    """Packs the code of a checkout as it stands, uncommitted changes to tracked files included."""
+    changed = gcloud.run(snapshot_command(source))
     command = archive_command(source, archive, changed.output.strip() or "HEAD")
     packed = gcloud.run(command)
     if packed.code:

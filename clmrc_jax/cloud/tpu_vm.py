@@ -152,7 +152,8 @@ def run(slice: Slice, options: RunOptions) -> int:
 
     75: it was stopped by `stop` from elsewhere.  Raises CloudError for what retrying cannot mend.
     """
-    gcloud.create_command(slice)  # an impossible slice is found before anything starts
+    gcloud.create_command(slice)  # an impossible slice is found before anything starts,
+    checkout.check(options.source)  # and code that cannot be sent before anything costs
     try:
         outcome = _until_ended(slice, options)
     except InputError:

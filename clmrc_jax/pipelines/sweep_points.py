@@ -115,8 +115,13 @@ class _ConfigFile:
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such config file")
         spec = importlib.util.spec_from_file_location(f"sweep_{pathlib.Path(path).stem}", path)
+        if spec is None:
+            raise InputError(f"{path}: no Python file; a config file is needed")
         self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
+        try:
+            spec.loader.exec_module(self.module)
+        except Exception as error:  # the file is a program of the user's
+            raise InputError(f"{path}: {type(error).__name__}: {error}") from error
         if not hasattr(self.module, "get_config"):
             raise InputError(f"{path}: has no function get_config; it is no config file")
 
@@ -155,9 +160,9 @@ def _find_block(file: _ConfigFile, sweep: str) -> tuple[object, dict]:
     named = getattr(file.module, "SWEEPS", {})
     named = named() if callable(named) else named
     if sweep not in named:
-        known = ", ".join(named) or "it defines none in SWEEPS"
+        known = f"choose {', '.join(named)}" if named else "it defines none in SWEEPS"
         raise InputError(
-            f"{file.path} has no sweep {sweep!r}: choose {known}, or give JSON such as "
+            f"{file.path} has no sweep {sweep!r}: {known}, or give JSON such as "
             "'{\"seed\": [0, 1, 2]}'"
         )
     block = named[sweep]() if callable(named[sweep]) else named[sweep]

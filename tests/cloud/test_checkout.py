@@ -8,12 +8,16 @@ from clmrc_jax.cloud import checkout as checkouts
 from clmrc_jax.files import InputError
 
 
-def test_pack_outside_git_says_so_and_warns_of_untracked_files(tmp_path, checkout, capsys):
-    with pytest.raises(InputError, match="not a git repository"):
-        checkouts.pack(tmp_path, str(tmp_path / "x"))
+def test_check_outside_git_says_so_and_warns_of_untracked_files(tmp_path, checkout, capsys):
+    with pytest.raises(InputError, match="not a git repository.*--source is a git checkout"):
+        checkouts.check(tmp_path)
     (checkout / "new.py").write_text("")
-    checkouts.pack(checkout, str(tmp_path / "x.tar.gz"))
+    checkouts.check(checkout)
     assert "git does not track them: new.py" in capsys.readouterr().err
+
+
+def test_pack_sends_the_code_with_its_changes(tmp_path, checkout):
+    checkouts.pack(checkout, str(tmp_path / "x.tar.gz"))
     unpacked = subprocess.run(
         ["tar", "-xzOf", tmp_path / "x.tar.gz", "job.sh"], capture_output=True, text=True
     )

@@ -60,6 +60,12 @@ def test_run_continues_on_the_same_slice_after_saved_and_stopped(cloud, checkout
     assert len(cloud.calls("queued-resources", "create")) == 1
 
 
+def test_run_of_code_that_cannot_be_sent_makes_no_slice(cloud, tmp_path):
+    with pytest.raises(InputError, match="nowhere.*--source is a git checkout"):
+        tpu_vm.run(SLICE, options(tmp_path / "nowhere", "true"))
+    assert not cloud.calls("create")
+
+
 def test_run_never_deletes_a_slice_that_somebody_stopped(cloud, checkout):
     cloud.set(node="STOPPED", request="ACTIVE")
     with pytest.raises(InputError, match="(?s)s is STOPPED: somebody stopped it.*tpu-vm start"):

@@ -66,6 +66,7 @@ def test_sweep_emit_prints_commands_for_tpu_vms_or_any_queue(sweep_main, tmp_pat
         (["--configs=1"], "--configs=1: unknown argument"),
         (["--sweep=table2"], "has no sweep 'table2'"),
         (["--emit=jobs"], "--emit=jobs needs --tpu_vm='NAME"),
+        (["--emit=jobs", "--tpu_vm=s --zone='a"], "--zone='a: No closing quotation"),
         (["--config=configs/none.py"], "configs/none.py: no such config file"),
     ],
 )

@@ -151,6 +151,12 @@ def test_load_sweep_without_config_file_or_get_config_raises(tmp_path):
     (tmp_path / "x.py").write_text("")
     with pytest.raises(InputError, match="no function get_config"):
         load_sweep(str(tmp_path / "x.py"), "{}")
+    (tmp_path / "x.py").write_text("import nothing_like_it")
+    with pytest.raises(InputError, match="x.py: ModuleNotFoundError: .*'nothing_like_it'"):
+        load_sweep(str(tmp_path / "x.py"), "{}")
+    (tmp_path / "x.md").write_text("")
+    with pytest.raises(InputError, match="x.md: no Python file"):
+        load_sweep(str(tmp_path / "x.md"), "{}")
 
 
 def test_overrides_hold_for_all_points_and_stay_out_of_the_names(config):
