@@ -24,6 +24,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, local or gs:
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "print parameters, memory, disk and time; train nothing"
 )
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "with --dry_run: plan for this slice, e.g. v4-32, instead of this machine"
+)
 _JSON = flags.DEFINE_bool("json", False, "print the final scores (or the plan) as JSON on stdout")
 
 
@@ -34,7 +37,13 @@ def main(argv):
     from clmrc_jax.pipelines import train
 
     try:
-        train.main(_CONFIG.value, _WORKDIR.value, dry_run=_DRY_RUN.value, as_json=_JSON.value)
+        train.main(
+            _CONFIG.value,
+            _WORKDIR.value,
+            dry_run=_DRY_RUN.value,
+            topology=_TOPOLOGY.value,
+            as_json=_JSON.value,
+        )
     except (InputError, ImportError) as error:  # ImportError: a package of an extra is missing
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -148,6 +148,7 @@ def test_nothing_unpickles(path):
 TESTED_BY = {
     "exit_status.py": "launch/test_slurm.py",
     "hosts.py": "distributed/test_processes.py",
+    "pipelines/plan_devices.py": "pipelines/test_plan.py",
     "pipelines/batch_checks.py": "pipelines/test_mesh_checks.py",
     "pipelines/compile_advice.py": "pipelines/test_compile.py",
     "pipelines/compile_reader.py": "pipelines/test_compile.py",

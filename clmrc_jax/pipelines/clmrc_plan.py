@@ -29,13 +29,11 @@ from clmrc_jax.pipelines.mesh_checks import reader_trainings
 from clmrc_jax.pipelines.models import source_folder
 from clmrc_jax.pipelines.plan import (
     config_of,
-    device_notes,
-    planned_devices,
-    planned_mesh,
     process_memory,
     seconds_of,
     total,
 )
+from clmrc_jax.pipelines.plan_devices import device_notes, planned_devices, planned_mesh
 from clmrc_jax.pipelines.reader import Model, forward_flops
 from clmrc_jax.pipelines.settings import ModelSource
 from clmrc_jax.sharding import DEFAULT_RULES
@@ -69,13 +67,14 @@ PAPER = {
 }
 
 
-def make_plan(s: ClmrcSettings) -> dict:
+def make_plan(s: ClmrcSettings, topology: str = "") -> dict:
     """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None.
 
+    topology: a slice to plan for, e.g. "v4-32"; "" for the devices of this machine.
     Raises InputError for unreadable files, and models or batches that do not fit the mesh.
     """
-    mesh, notes = planned_mesh(s.mesh), []
-    devices = planned_devices(mesh)
+    mesh, notes = planned_mesh(s.mesh, topology), []
+    devices = planned_devices(mesh, topology)
     for recipe in set(reader_trainings(s).values()):
         rows = getattr(s, recipe).batch_size
         check_training(mesh, f"{recipe}.batch_size", rows, "training", s.training.accumulate)
@@ -91,6 +90,7 @@ def make_plan(s: ClmrcSettings) -> dict:
     stages = _stages(s, counts, models, devices)
     parameters = {name: estimates.parameter_count(_init(model)) for name, model in models.items()}
     memory = _memory(s, models, mesh)
+    seconds = total(row["seconds"] for row in stages if row["unit"] != "characters")
     return {
         "name": s.name,
         "devices": devices,
@@ -107,8 +107,8 @@ def make_plan(s: ClmrcSettings) -> dict:
         "process": process_memory(memory, devices),
         "disk": _disk(s, counts, stages, parameters),
         "stages": stages,
-        "seconds": total(row["seconds"] for row in stages if row["unit"] != "characters"),
-        "notes": notes + _assumptions(s, devices) + device_notes(devices),
+        "seconds": seconds,
+        "notes": notes + _assumptions(s, devices) + device_notes(devices, seconds),
     }
 
 

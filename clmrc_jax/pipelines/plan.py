@@ -6,10 +6,8 @@ rather than counted is listed under the tables.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterable
 
-import jax
 import jax.numpy as jnp
 from etils import epath
 from jax.sharding import AbstractMesh
@@ -23,9 +21,15 @@ from clmrc_jax.pipelines import estimates, evaluation_checks
 from clmrc_jax.pipelines.batch_checks import check_generator, check_retriever
 from clmrc_jax.pipelines.counts import Counts, corpus_counts
 from clmrc_jax.pipelines.models import left_out_note, source_folder
+from clmrc_jax.pipelines.plan_devices import (
+    CPU_UTILISATION,
+    device_notes,
+    host_flops,
+    planned_devices,
+    planned_mesh,
+)
 from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
 from clmrc_jax.sharding import DEFAULT_RULES
-from clmrc_jax.train.metrics import PEAK_TFLOPS
 
 # Sizes of published models, so that a plan needs no download. {}: the dataclass' defaults.
 _E5_SMALL = {
@@ -49,23 +53,20 @@ PUBLISHED = {
     "google/mt5-base": {},
     "intfloat/multilingual-e5-small": _E5_SMALL,
 }
-# Share of the peak that each kind of work reaches, all at full length; on an accelerator decoding
-# waits for memory, not arithmetic. Those of the CPU were measured with the demo.
-UTILISATION = {"train": 0.4, "encode": 0.5, "search": 0.3, "generate": 0.03}
-CPU_UTILISATION = {"train": 0.6, "encode": 0.6, "search": 0.3, "generate": 0.7}
 # Python, libraries and compiled programs of a run on the CPU: the high-water mark of one whose
 # arrays are small (cora.py:smoke).
 CPU_PROCESS_BYTES = 1_200_000_000
 CPU_ACTIVATIONS = 1.5  # XLA fuses less on a CPU: 1.2 to 1.6 times the formula, more with dropout
-CPU_GFLOPS = 64.0  # of a core: 32 float32 operations per cycle (AVX2) at 2 GHz
 LINKED = 10  # candidates from language links per annotated English question
 
 
-def make_plan(s: CoraSettings) -> dict:
+def make_plan(s: CoraSettings, topology: str = "") -> dict:
     """The plan as plain JSON values: bytes, operations, seconds; unknown ones are None.
 
-    Raises InputError for an unreadable corpus, models or batches that do not fit the mesh."""
-    notes, mesh = evaluation_checks.plan_notes(s), planned_mesh(s.mesh)
+    topology: a slice to plan for, e.g. "v4-32"; "" for the devices of this machine.
+    Raises InputError for an unreadable corpus, and models or batches that do not fit the mesh.
+    """
+    notes, mesh = evaluation_checks.plan_notes(s), planned_mesh(s.mesh, topology)
     check_retriever(mesh, s.retriever)
     if s.generate:
         check_generator(mesh, s.generator)
@@ -73,10 +74,11 @@ def make_plan(s: CoraSettings) -> dict:
     configs = {"retriever": config_of(s.retriever_model, "bert", notes)}
     configs["generator"] = config_of(s.generator_model, "mt5", notes) if s.generate else None
     notes += [] if s.generate else [left_out_note(s)]
-    devices = planned_devices(mesh)
+    devices = planned_devices(mesh, topology)
     models, stages = _models(s, configs), _stages(s, counts, configs, devices)
     memory = _memory(s, counts, configs, mesh)
-    notes += [*_assumptions(counts, devices), *device_notes(devices)]
+    seconds = total(stage["seconds"] for stage in stages)
+    notes += [*_assumptions(counts, devices), *device_notes(devices, seconds)]
     return {
         "name": s.name,
         "devices": devices,
@@ -88,7 +90,7 @@ def make_plan(s: CoraSettings) -> dict:
         "labelling": _labelling(s, counts),
         "disk": _disk(s, counts, models, _width(s, configs["retriever"])),
         "stages": stages,
-        "seconds": total(stage["seconds"] for stage in stages),
+        "seconds": seconds,
         "notes": notes,
     }
 
@@ -97,37 +99,6 @@ def total(values: Iterable) -> float | None:
     """The sum; None where a part is unknown."""
     values = list(values)
     return None if None in values else sum(values)
-
-
-def planned_mesh(sizes: dict) -> AbstractMesh:
-    """The mesh of the config; it may be larger than this machine, to plan for another one."""
-    data, model = sizes.get("data", -1), sizes.get("model", 1)
-    if data == -1:
-        data = max(1, jax.device_count() // model)
-    if min(data, model) < 1:
-        raise InputError(f"mesh {sizes}: sizes must be positive (data may be -1, all devices)")
-    axis_types = (jax.sharding.AxisType.Auto,) * 2
-    return AbstractMesh((data, model), ("data", "model"), axis_types)
-
-
-def planned_devices(mesh: AbstractMesh) -> dict:
-    """What is known of the devices: kind, number, peak operations per second, memory."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        peak = CPU_GFLOPS * 1e9 * (os.cpu_count() or 1) / jax.device_count()
-    else:
-        known = PEAK_TFLOPS.get(device.device_kind)
-        peak = known and known * 1e12
-    memory = (device.memory_stats() or {}).get("bytes_limit")
-    return {
-        "kind": device.device_kind,
-        "planned": mesh.size,
-        "present": jax.device_count(),
-        "mesh": dict(mesh.shape),
-        "peak_flops": peak,
-        "memory_bytes": memory,
-        "utilisation": CPU_UTILISATION if device.platform == "cpu" else UTILISATION,
-    }
 
 
 def process_memory(memory: dict, devices: dict) -> dict:
@@ -320,7 +291,7 @@ def seconds_of(kind: str, flops: float, devices: dict) -> float | None:
     devices["utilisation"]: the share of the peak that each kind reaches.
     """
     if kind == "host":
-        return flops / (CPU_GFLOPS * 1e9 * (os.cpu_count() or 1) * CPU_UTILISATION["search"])
+        return flops / (host_flops(devices) * CPU_UTILISATION["search"])
     peak = devices["peak_flops"]
     share = devices["utilisation"][kind]
     return None if peak is None else flops / (peak * devices["planned"] * share)
@@ -386,15 +357,3 @@ def _assumptions(counts: Counts, devices: dict) -> list[str]:
         "index building come on top",
         f"labelling: {LINKED} candidates from language links per annotated English question",
     ]
-
-
-def device_notes(devices: dict) -> list[str]:
-    """What was assumed of the devices."""
-    notes = []
-    if devices["kind"] == "cpu":
-        notes.append(f"CPU peak: {CPU_GFLOPS:.0f} GFLOP/s per core, {os.cpu_count()} cores")
-    elif devices["peak_flops"] is None:
-        notes.append(f"no time: the peak of {devices['kind']!r} is not in train/metrics.py")
-    if devices["planned"] != devices["present"]:
-        notes.append(f"planned for {devices['planned']} devices, {devices['present']} present")
-    return notes

@@ -15,50 +15,55 @@ from clmrc_jax.pipelines.settings import plain
 from clmrc_jax.pipelines.stages import MANIFEST, Run, workdir_lock
 
 
-def main(config, workdir: str, *, dry_run: bool = False, as_json: bool = False) -> dict:
+def main(
+    config, workdir: str, *, dry_run: bool = False, topology: str = "", as_json: bool = False
+) -> dict:
     """Runs (or plans) the experiment of a config; returns the report or the plan.
 
+    topology: a slice to plan for, with dry_run.
     Raises InputError for bad configs, bad data, and a workdir that is in use.
     """
     task = config.get("task", "cora")
     if task not in TASKS:
         raise InputError(f"config task {task!r}: choose one of {', '.join(TASKS)}")
-    return TASKS[task](config, workdir, dry_run, as_json)
+    if topology and not dry_run:
+        raise InputError(f"--topology={topology} plans for a slice, and needs --dry_run")
+    return TASKS[task](config, None if dry_run else workdir, topology, as_json)
 
 
-def _cora(config, workdir: str, dry_run: bool, as_json: bool) -> dict:
+def _cora(config, workdir: str | None, topology: str, as_json: bool) -> dict:
     from clmrc_jax.pipelines.cora import Cora
     from clmrc_jax.pipelines.results import finish
     from clmrc_jax.pipelines.settings import cora_settings
 
     settings = cora_settings(config)
-    if dry_run:
+    if workdir is None:
         from clmrc_jax.pipelines import plan, plan_tables
 
-        return plan_tables.print_plan(plan.make_plan(settings), as_json)
+        return plan_tables.print_plan(plan.make_plan(settings, topology), as_json)
     return _run(settings, workdir, Cora, finish, ("round_0", "mdpr"), as_json)
 
 
-def _clmrc(config, workdir: str, dry_run: bool, as_json: bool) -> dict:
+def _clmrc(config, workdir: str | None, topology: str, as_json: bool) -> dict:
     from clmrc_jax.pipelines.clmrc import Clmrc
     from clmrc_jax.pipelines.clmrc_report import finish
     from clmrc_jax.pipelines.clmrc_settings import clmrc_settings
 
     settings = clmrc_settings(config)
-    if dry_run:
+    if workdir is None:
         from clmrc_jax.pipelines import clmrc_plan, plan_tables
 
-        return plan_tables.print_plan(clmrc_plan.make_plan(settings), as_json)
+        return plan_tables.print_plan(clmrc_plan.make_plan(settings, topology), as_json)
     return _run(settings, workdir, Clmrc, finish, ("source",), as_json)
 
 
-def _translator(config, workdir: str, dry_run: bool, as_json: bool) -> dict:
+def _translator(config, workdir: str | None, topology: str, as_json: bool) -> dict:
     from clmrc_jax.pipelines.translator import Translation, finish, print_plan
     from clmrc_jax.pipelines.translator_settings import translator_settings
 
     settings = translator_settings(config)
-    if dry_run:
-        return print_plan(settings, as_json=as_json)
+    if workdir is None:
+        return print_plan(settings, topology, as_json=as_json)
     return _run(settings, workdir, Translation, finish, ("model",), as_json)
 
 

@@ -24,7 +24,7 @@ from clmrc_jax.data.translation_features import (
     rows_of,
 )
 from clmrc_jax.evaluate.translation import score_translations
-from clmrc_jax.files import write_json, write_jsonl
+from clmrc_jax.files import InputError, write_json, write_jsonl
 from clmrc_jax.models import marian
 from clmrc_jax.models.marian import MarianConfig
 from clmrc_jax.pipelines.mesh_checks import check_translator
@@ -209,8 +209,13 @@ def finish(translation: Translation, seconds: float, *, as_json: bool = False) -
     return report
 
 
-def print_plan(settings: TranslatorSettings, *, as_json: bool = False) -> dict:
-    """What `--dry_run` prints: text, parameters, memory of the training state, work."""
+def print_plan(settings: TranslatorSettings, topology: str = "", *, as_json: bool = False) -> dict:
+    """What `--dry_run` prints: text, parameters, memory of the training state, work.
+
+    Raises InputError for a topology: no stage of a translator is timed.
+    """
+    if topology:
+        raise InputError(f"--topology={topology}: a translator's plan has no time for a slice")
     directions = read_directions(settings)
     pad = settings.vocabulary - 1
     config = MarianConfig(

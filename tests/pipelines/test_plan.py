@@ -137,6 +137,29 @@ def test_plan_batch_that_does_not_divide_over_the_mesh_is_refused(configs):
         _plan(configs, "paper", **{"mesh.data": 256})
 
 
+def test_plan_of_a_slice_has_its_memory_and_chip_hours(configs, capsys, tmp_path):
+    config = configs.get_config("paper")
+    made = train.main(config, str(tmp_path), dry_run=True, topology="v4-32")
+    devices = made["devices"]
+    assert devices["kind"] == "TPU v4" and devices["mesh"] == {"data": 16, "model": 1}
+    assert devices["memory_bytes"] == 30.75 * 2**30
+    hours = 16 * made["seconds"] / 3600
+    assert f"v4-32: 16 chips, {hours:,.1f} chip-hours" in " ".join(capsys.readouterr().out.split())
+    trained = next(row for row in made["stages"] if row["stage"] == "train mDPR")
+    assert trained["seconds"] == pytest.approx(trained["flops"] / (16 * 275e12 * 0.4))
+
+
+def test_plan_of_a_slice_refuses_part_of_it_and_no_run_takes_it(configs, tmp_path):
+    config = configs.get_config("paper")
+    with pytest.raises(InputError, match="--topology=v4-32 plans for a slice, and needs --dry_run"):
+        train.main(config, str(tmp_path), topology="v4-32")
+    config.mesh.data = 8
+    with pytest.raises(InputError, match="is not of the 16 chips of v4-32"):
+        train.main(config, str(tmp_path), dry_run=True, topology="v4-32")
+    with pytest.raises(InputError, match="there is no such slice"):
+        train.main(config, str(tmp_path), dry_run=True, topology="v4-33")
+
+
 def test_plan_chunks_bound_the_activations(configs, paper):
     chunked = _plan(configs, "paper", **{"retriever.chunk_size": 16})
     parts = [x["memory"]["train mDPR"]["activations"] for x in (paper, chunked)]
