@@ -17,10 +17,11 @@ import jax
 from jax.sharding import AbstractMesh, AxisType
 
 from clmrc_jax import sharding
-from clmrc_jax.models import biencoder, dual_bert, mt5
+from clmrc_jax.models import biencoder, dual_bert, marian, mt5, span_head
 from clmrc_jax.pipelines.clmrc_settings import clmrc_settings
 from clmrc_jax.pipelines.plan import config_of
 from clmrc_jax.pipelines.settings import cora_settings
+from clmrc_jax.pipelines.translator_settings import translator_settings
 
 FOLDER = pathlib.Path(__file__).with_name("partition_specs")
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -56,9 +57,18 @@ def models() -> dict[str, tuple]:
             params = jax.eval_shape(lambda m=model, c=config: m.init(c, key))
             found[f"cora_{name}_{kind}"] = params, model.PARAM_AXES
     s = clmrc_settings(preset("dual_bert", "files"))
-    config = s.dual_bert(config_of(s.model, "bert", []))
-    params = jax.eval_shape(lambda: dual_bert.init(config, key))
-    return found | {"dual_bert_files": (params, dual_bert.PARAM_AXES)}
+    bert = config_of(s.model, "bert", [])
+    translator = translator_settings(preset("translator", "tatoeba"))
+    size = translator.vocabulary
+    others = {
+        "dual_bert_files": (dual_bert, s.dual_bert(bert)),
+        "dual_bert_files_plain_reader": (span_head, bert),
+        "translator_tatoeba": (marian, marian.MarianConfig(vocab_size=size, **translator.sizes)),
+    }
+    for name, (model, config) in others.items():
+        params = jax.eval_shape(lambda m=model, c=config: m.init(c, key))
+        found[name] = params, model.PARAM_AXES
+    return found
 
 
 def table(params, axes) -> dict[str, dict[str, str]]:
