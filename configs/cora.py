@@ -159,6 +159,7 @@ def paper():
                 "log_every": 50,
                 "generate_batch": 128,
                 "label_chunk": 100_000,
+                "answer_chunk": 10_000,
                 "beams": 4,
                 "length_penalty": 1.0,
                 "early_stopping": False,

@@ -20,6 +20,7 @@ from clmrc_jax.evaluate.recall import score_retrieval
 from clmrc_jax.evaluate.xor import score_xor
 from clmrc_jax.files import JsonlRows, read_json, read_jsonl, write_json, write_jsonl
 from clmrc_jax.pipelines import corpora, evaluation_checks, labelling, mesh_checks, mining, models
+from clmrc_jax.pipelines.answering import PARTS, answer_in_parts, item, write_answers
 from clmrc_jax.pipelines.generator_rows import GeneratorRows
 from clmrc_jax.pipelines.gold_recall import gold_recall
 from clmrc_jax.pipelines.settings import CoraSettings, determining, plain
@@ -246,7 +247,7 @@ class Cora:
 
         def validate(params, step):
             texts, _, _ = self.generator.answer(
-                params, [_item(row) for row in rows], beams=1, description="validate mGEN"
+                params, [item(row) for row in rows], beams=1, description="validate mGEN"
             )
             right = [normalized_match(t, r["answers"], r["lang"]) for t, r in zip(texts, rows)]
             return {"exact_match": float(np.mean(right))}
@@ -292,25 +293,27 @@ class Cora:
 
     def answer(self, round: int) -> None:
         """Answers of the evaluation split, with passages and (closed book) without."""
-        split = self.settings.evaluation.split
+        split, closed_book = self.settings.evaluation.split, self.settings.evaluation.closed_book
+        path = self._path(round, "retrieved") / f"{split}.jsonl"
 
         def work(folder):
-            rows = list(read_run(self._path(round, "retrieved") / f"{split}.jsonl"))
-            params = self._placed_generator()
-            texts, scores, survived = self.generator.answer(params, [_item(row) for row in rows])
-            found = {"": texts, ".scores": scores}
-            if self.settings.evaluation.closed_book:
-                items = [(row["question"], row["lang"], []) for row in rows]
-                found[".closed_book"], _, _ = self.generator.answer(
-                    params, items, description="answer closed book"
-                )
-            ids = [row["q_id"] for row in rows]
-            for name, values in found.items() if hosts.is_first() else ():
-                write_json(folder / f"{split}{name}.json", dict(zip(ids, values)))
-            offered = self.settings.generator_format.passages
-            return {"answers": len(texts), "survived": float(np.mean(survived)), "offered": offered}
+            answer_in_parts(
+                read_run(path),
+                self.generator,
+                self._placed_generator(),
+                folder / PARTS,
+                closed_book=closed_book,
+                size=self.settings.generator.answer_chunk,
+                made_by=training_identity(self.settings, LABELLING, JsonlRows(path)),
+            )
+            if not hosts.is_first():
+                return {}
+            counts = write_answers(folder / PARTS, folder, split)
+            return counts | {"offered": self.settings.generator_format.passages}
 
         self._stage(round, "answers", work)
+        if hosts.is_first():  # only now: a killed stage would answer all of them again
+            (self._path(round, "answers") / PARTS).rmtree(missing_ok=True)
 
     def evaluate(self, round: int, training_rows: int) -> None:
         """Scores of the round in `metrics.json`, the input of the report."""
@@ -382,10 +385,6 @@ class Cora:
 
     def _seed(self, round: int, purpose: int) -> int:
         return self.settings.seed * 1000 + round * 10 + purpose
-
-
-def _item(row: dict) -> tuple[str, str, list[dict]]:
-    return row["question"], row["lang"], row["ctxs"]
 
 
 def _last_metrics(folder) -> dict:

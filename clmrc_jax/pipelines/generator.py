@@ -44,6 +44,7 @@ class GeneratorTraining:
         where `source_buckets` has several lengths; several hosts pad to the longest all the same.
     generate_batch: sources answered at once by a process.
     label_chunk: mining candidates in memory at once, and labelled again after a kill at most.
+    answer_chunk: the same of evaluation questions.
     beams, length_penalty, early_stopping, max_length, min_length: decoding (spec 4.5); lengths
         count the start token.   Labelling is greedy.
     """
@@ -63,6 +64,7 @@ class GeneratorTraining:
     log_every: int = 50
     generate_batch: int = 64
     label_chunk: int = 100_000
+    answer_chunk: int = 10_000
     beams: int = 4
     length_penalty: float = 1.0
     early_stopping: bool = False
@@ -73,7 +75,8 @@ class GeneratorTraining:
         setting_checks.counts(self, "steps")
         setting_checks.share(self, "synthetic_share")
         setting_checks.share(self, "label_smoothing", whole=False)
-        lows = ("save_every", "log_every", "generate_batch", "label_chunk", "beams")
+        lows = ("save_every", "log_every", "generate_batch", "beams")
+        lows += ("label_chunk", "answer_chunk")
         setting_checks.at_least(self, 1, *lows)
         setting_checks.at_least(
             self, 0, "answer_passages", "synthetic_after_epoch", "validation_rows", "min_length"

@@ -1,8 +1,7 @@
-"""mGEN's labels of all mining candidates, part by part: memory for one part, and a place to go on.
+"""mGEN's labels of all mining candidates, in parts (`parts`).
 
-A part is so many candidates with mGEN's predictions, a JSON-lines file that appears when the last
-of them is labelled. The same command labels what is in no part yet. At the paper's size there are
-tens of millions of candidates: of each, 8 bytes of its question stay in memory.
+At the paper's size there are tens of millions of candidates: of each, 8 bytes of its question stay
+in memory.
 """
 
 import array
@@ -10,18 +9,17 @@ import bisect
 import dataclasses
 import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from etils import epath
 
 from clmrc_jax import hosts
-from clmrc_jax.files import InputError, JsonlRows, read_json, write_json, write_jsonl
+from clmrc_jax.files import JsonlRows, write_jsonl
 from clmrc_jax.pipelines import mining
 from clmrc_jax.pipelines.mining import Candidate, MiningRules
+from clmrc_jax.pipelines.parts import part_files, work_in_parts
 
-MADE_BY = "made_by.json"
 Predict = Callable[[Sequence[Candidate]], Sequence[str]]
 
 
@@ -35,12 +33,10 @@ def label_candidates(
 ) -> "Labelled | None":
     """Labels all candidates into `folder`; all processes call it together.
 
-    candidates: in the same order in every process and whenever the command is run again.
+    candidates, size, made_by: items of `work_in_parts`, how many a part has, and what made them.
     predict: all processes call it with the same candidates, and process 0 writes what it returns.
-    size: candidates per part; may change when continuing.   made_by: a JSON object that must not.
     returns: what is labelled, on process 0 alone. Raises InputError for parts made by another.
     """
-    done = hosts.on_first("labelled before?", lambda: _begin(folder, made_by))
     questions = array.array("Q")
 
     def noted() -> Iterator[Candidate]:
@@ -48,17 +44,12 @@ def label_candidates(
             questions.append(_key(candidate.q_id))
             yield candidate
 
-    left = itertools.islice(noted(), done, None)
-    for number in itertools.count(len(_parts(folder)) if hosts.is_first() else 0):
-        part = list(itertools.islice(left, size))
-        if not part:
-            return Labelled(folder, questions) if hosts.is_first() else None
-        predictions = predict(part)
-        if hosts.is_first():
-            pairs = zip(part, predictions, strict=True)
-            write_jsonl(
-                _part(folder, number), (dataclasses.asdict(c) | {"prediction": p} for c, p in pairs)
-            )
+    def label(part: list[Candidate]) -> list[dict]:
+        pairs = zip(part, predict(part), strict=True)
+        return [dataclasses.asdict(c) | {"prediction": prediction} for c, prediction in pairs]
+
+    work_in_parts(noted(), label, folder, size=size, made_by=made_by)
+    return Labelled(folder, questions) if hosts.is_first() else None
 
 
 class Labelled:
@@ -66,7 +57,7 @@ class Labelled:
 
     def __init__(self, folder: epath.Path, questions: Sequence[int]):
         """questions: the key of every candidate's question."""
-        self._parts = [JsonlRows(path) for path in _parts(folder)]
+        self._parts = [JsonlRows(path) for path in part_files(folder)]
         self._ends = list(itertools.accumulate(map(len, self._parts)))
         self._questions = np.asarray(questions, np.uint64)
 
@@ -109,27 +100,6 @@ class Labelled:
 
         count = write_jsonl(path, rows())
         return counts, count
-
-
-def _begin(folder: epath.Path, made_by: dict) -> int:
-    """How many candidates are labelled in `folder`, which belongs to `made_by` from now on."""
-    path, made_by = folder / MADE_BY, json.loads(json.dumps(made_by))
-    if not path.exists():
-        write_json(path, made_by)
-    elif read_json(path) != made_by:
-        raise InputError(
-            f"{folder}: these candidates were labelled with other settings, or are others; use the "
-            "old settings, or another --workdir, or delete this folder"
-        )
-    return sum(len(JsonlRows(part)) for part in _parts(folder))
-
-
-def _part(folder: epath.Path, number: int) -> epath.Path:
-    return folder / f"part-{number:06d}.jsonl"
-
-
-def _parts(folder: epath.Path) -> list[epath.Path]:
-    return sorted(folder.glob("part-*.jsonl"))
 
 
 def _key(q_id: str) -> int:

@@ -29,6 +29,7 @@ SPEED_ONLY = (
     "index.max_rows_on_device",
     "generator.generate_batch",
     "generator.label_chunk",
+    "generator.answer_chunk",
     "training.predict_batch",
     "search_batch",
     # Where finished translations are kept, and who pays for new ones.

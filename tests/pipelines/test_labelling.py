@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from clmrc_jax.data.passage_names import by_id
-from clmrc_jax.files import InputError, read_json, read_jsonl
+from clmrc_jax.files import InputError, read_jsonl
 from clmrc_jax.pipelines import labelling, mining
 from clmrc_jax.pipelines.generator import GeneratorTraining
 from clmrc_jax.pipelines.mining import Candidate, MiningRules
@@ -81,15 +81,6 @@ def test_what_was_labelled_before_a_kill_is_not_labelled_again(candidates, tmp_p
     assert [labelled[i] for i in range(300)] == list(zip(candidates, predict(candidates)))
     finished = label(candidates, folder, size, lambda part: pytest.fail("all are labelled"))
     assert len(finished) == 300 and finished[299] == labelled[299]
-
-
-def test_parts_of_other_settings_are_not_mixed_in(candidates, tmp_path):
-    folder = epath.Path(tmp_path / "labels")
-    label(candidates[:5], folder, 2)
-    with pytest.raises(InputError, match="labelled with other settings, .*delete this folder"):
-        label(candidates, folder, 2, made_by=("y",))
-    assert read_json(folder / labelling.MADE_BY) == {"made_by": ["x"]}
-    assert len(list(folder.glob("part-*"))) == 3
 
 
 def test_part_of_no_candidate_is_refused():
