@@ -247,7 +247,7 @@ def _train_dual_bert(tiny: bool, rows: int) -> Case:
     config = _config("dual_bert", "files")
     if tiny:
         config.model.update({"pretrained": "", "sizes": _TINY_BERT})
-        config.format.update({"max_length": 32, "source_length": 32})
+        config.format.update({"max_length": 32, "source_length": 32, "max_query_length": 8})
     config.target_recipe.batch_size = rows or config.target_recipe.batch_size
     s = clmrc_settings(config)
     model = s.dual_bert(model_config(s.model, "bert"))

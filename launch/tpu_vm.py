@@ -20,7 +20,7 @@ import re
 import shlex
 import sys
 
-from clmrc_jax.cloud import checkout, gcloud, tpu_vm
+from clmrc_jax.cloud import gcloud, tpu_vm
 from clmrc_jax.cloud.patience import Patience, patiently
 from clmrc_jax.cloud.plan import plan
 from clmrc_jax.cloud.slices import Slice
@@ -64,8 +64,6 @@ def _run(flags, command: list[str]) -> int:
         print(shlex.join(command))
         return 0
     if flags.dry_run:
-        if options:
-            checkout.check(options.source)
         print("\n".join(plan(flags.verb, slice, options)))
         return 0
     if flags.verb == "run":
