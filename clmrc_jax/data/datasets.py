@@ -53,8 +53,9 @@ def load(
     """Streams rows of a kind: "questions", "passages", "paragraphs", "examples" (`MrcExample`s).
 
     name_or_path: a raw file (the readers of `qa_examples`, `passages`, `squad_corpus`,
-    `mrc_examples`; questions may be native MKQA), a folder made by `prepare` or by tensorflow-datasets, a tensorflow-datasets
-    name, or "tfds:NAME[/CONFIG]/SPLIT" or "tfds:FOLDER[/SPLIT]", which name their split.
+    `mrc_examples`; questions may be native MKQA), a folder made by `prepare` or by
+    tensorflow-datasets, a tensorflow-datasets name, or "tfds:NAME[/CONFIG]/SPLIT" or
+    "tfds:FOLDER[/SPLIT]", which name their split.
     lang: of a raw file, its language; of a prepared set or native MKQA, the one language wanted.
     need_answers: a question without answers is an error.
     split, data_dir, downloads: of prepared sets, see `data_source`.

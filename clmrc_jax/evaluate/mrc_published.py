@@ -8,15 +8,6 @@ of several (the paper does not say).
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-DATA_SETS = {
-    "cmrc_dev": "CMRC 2018 dev",
-    "cmrc_test": "CMRC 2018 test",
-    "cmrc_challenge": "CMRC 2018 challenge",
-    "drcd_dev": "DRCD dev",
-    "drcd_test": "DRCD test",
-    "ja": "Japanese SQuAD",
-    "fr": "French SQuAD",
-}
 _CHINESE = ("cmrc_dev", "cmrc_test", "cmrc_challenge", "drcd_dev", "drcd_test")
 
 
