@@ -17,7 +17,9 @@ def skip_absent_tpu() -> None:
     JAX looks for devices.
     """
     others = importlib.metadata.entry_points(group="jax_plugins")
-    if not others and importlib.util.find_spec("libtpu") and no_tpu(os.environ, DEVICES):
+    if others or chip_files() or not importlib.util.find_spec("libtpu"):
+        return
+    if no_tpu(os.environ, DEVICES):  # of containers it may be that they show no devices
         os.environ["JAX_PLATFORMS"] = "cpu"
 
 

@@ -32,6 +32,7 @@ _WEEK = 7 * 24 * 3600 * 1000  # milliseconds; a process that died ends the wait 
 _LOOK_SECONDS = 1.0
 _LEAVE_SECONDS = 30.0
 _FAILURE, _NOTICE, _ASKED = "clmrc_jax/failure", "clmrc_jax/notice", "clmrc_jax/asked/"
+_leaving = threading.Lock()
 _calls = itertools.count()  # the same on all processes, which run the same program
 
 
@@ -163,7 +164,12 @@ def _leave_with_others(done: threading.Event) -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """Ends this process, whatever its main thread waits for; the failed one sees it go."""
+    """Ends this process, whatever its main thread waits for; the failed one sees it go.
+
+    Main thread and watcher may both come here. The first ends the process; a second shutdown of
+    the service would abort it, with another status.
+    """
+    _leaving.acquire()
     late = threading.Timer(_LEAVE_SECONDS, notice.leave, (status,))
     late.daemon = True
     late.start()

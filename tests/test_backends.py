@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from clmrc_jax import backends
 from clmrc_jax.backends import DEVICES, chip_files, no_tpu
 
 VIRTIO, GOOGLE = "0x1af4\n", "0x1ae0\n"
@@ -41,6 +42,14 @@ def test_chip_files_are_those_of_both_drivers(tmp_path):
     for name in ("accel0", "accelerometer", "vfio/1", "vfio/vfio"):
         (tmp_path / name).touch()
     assert chip_files(tmp_path) == [str(tmp_path / "accel0"), str(tmp_path / "vfio/1")]
+
+
+def test_skip_absent_tpu_leaves_a_machine_with_chips_alone(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr(backends, "no_tpu", lambda *_: True)  # a container that shows no devices
+    monkeypatch.setattr(backends, "chip_files", lambda: ["/dev/vfio/0"])
+    backends.skip_absent_tpu()
+    assert "JAX_PLATFORMS" not in os.environ
 
 
 def test_skip_absent_tpu_leaves_stderr_empty(repository):

@@ -179,11 +179,11 @@ def run(command: Sequence[str], *, timeout: float | None = None, show: bool = Fa
             start_new_session=not show,  # so that its ssh processes can be killed with it
         )
     except FileNotFoundError as error:
-        raise CloudError(
-            "no gcloud",
-            f"{command[0]} is not installed here or not on the PATH; see "
-            "https://cloud.google.com/sdk/docs/install, then: gcloud auth login",
-        ) from error
+        remedy = "install it"
+        if command[0] == "gcloud":
+            remedy = "see https://cloud.google.com/sdk/docs/install, then: gcloud auth login"
+        missing = f"{command[0]} is not installed here or not on the PATH; {remedy}"
+        raise CloudError("no gcloud", missing) from error
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

@@ -33,7 +33,7 @@ def id_field(row: dict, name: str, where: str) -> str:
         )
     if not value.strip():
         raise InputError(f"{where}: field {name!r} is empty; every row needs an id of its own")
-    return value
+    return whole_text(value, f"{where}: field {name!r}")
 
 
 def strings_field(row: dict, name: str, where: str) -> tuple[str, ...]:

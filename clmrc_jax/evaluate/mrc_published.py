@@ -13,7 +13,7 @@ _CHINESE = ("cmrc_dev", "cmrc_test", "cmrc_challenge", "drcd_dev", "drcd_test")
 
 @dataclass(frozen=True)
 class Published:
-    """One printed row. scores: {data set: (EM, F1)} in percent.   zero_shot: no target data.
+    """One printed row. scores: {data set: (EM, F1)} in percent.
 
     presets of reference rows (other people's systems, humans) start with "ref_".
     """
@@ -21,14 +21,13 @@ class Published:
     preset: str
     system: str
     scores: Mapping[str, tuple[float, float]]
-    zero_shot: bool = False
 
 
 def _row(data_sets: Sequence[str], preset: str, system: str, cells: str) -> Published:
-    """A row from cells "EM/F1", "-" where nothing is printed; "*" after the name is zero-shot."""
+    """A row from cells "EM/F1", "-" where nothing is printed."""
     pairs = [None if x == "-" else tuple(map(float, x.split("/"))) for x in cells.split()]
     scores = {name: pair for name, pair in zip(data_sets, pairs, strict=True) if pair}
-    return Published(preset, system.rstrip("*"), scores, system.endswith("*"))
+    return Published(preset, system, scores)
 
 
 _TABLE2 = (
@@ -39,25 +38,25 @@ _TABLE2 = (
     ("ref_rcen", "RCEN (ensemble)", "76.3/91.4 68.7/85.8 15.3/34.5 - -"),
     ("ref_r_net", "r-net", "- - - - 29.1/44.4"),
     ("ref_da", "DA (Yang et al., 2019)", "49.2/65.4 - - 55.4/67.7 -"),
-    ("t2_01", "GNMT + BERT-base (SQuAD)*", "15.9/40.3 20.8/45.4 4.2/20.2 28.1/50.0 26.6/48.9"),
-    ("t2_02", "GNMT + BERT-large (SQuAD)*", "16.8/42.1 21.7/47.3 5.2/22.0 28.9/52.0 28.7/52.1"),
-    ("t2_03", "#2 + SimpleMatch*", "26.7/56.9 31.3/61.6 9.1/35.5 36.9/60.6 37.0/61.2"),
+    ("t2_01", "GNMT + BERT-base (SQuAD)", "15.9/40.3 20.8/45.4 4.2/20.2 28.1/50.0 26.6/48.9"),
+    ("t2_02", "GNMT + BERT-large (SQuAD)", "16.8/42.1 21.7/47.3 5.2/22.0 28.9/52.0 28.7/52.1"),
+    ("t2_03", "#2 + SimpleMatch", "26.7/56.9 31.3/61.6 9.1/35.5 36.9/60.6 37.0/61.2"),
     ("t2_04", "#2 + Answer Aligner", "46.1/66.4 49.8/69.3 16.5/40.9 60.1/70.5 59.5/70.7"),
     ("t2_05", "#2 + Answer Verifier", "64.7/84.7 68.9/86.8 20.0/45.6 83.5/90.1 82.6/89.6"),
     ("t2_06", "Chinese BERT", "63.6/83.9 67.8/86.0 18.4/42.1 83.4/90.1 81.9/89.0"),
     ("t2_07", "mBERT", "64.1/84.4 68.6/86.8 18.6/43.8 83.2/89.9 82.4/89.5"),
     ("t2_08", "Dual BERT", "65.8/86.3 70.4/88.1 23.8/47.9 84.5/90.8 83.7/90.3"),
-    ("t2_09", "mBERT (SQuAD)*", "56.5/77.5 59.7/79.9 18.6/41.4 66.7/81.0 65.4/80.1"),
+    ("t2_09", "mBERT (SQuAD)", "56.5/77.5 59.7/79.9 18.6/41.4 66.7/81.0 65.4/80.1"),
     ("t2_10", "Cascade Training", "66.6/87.3 71.8/89.4 25.6/52.3 85.2/91.4 84.4/90.8"),
     ("t2_11", "Mixed Training", "66.8/87.5 72.6/89.8 26.7/53.4 85.3/91.6 84.7/91.2"),
     ("t2_12", "Dual BERT (w/ SQuAD)", "68.0/88.1 73.6/90.2 27.8/55.2 86.0/92.1 85.4/91.6"),
 )
 _TABLE3 = (
-    ("ref_back_translation", "Back-Translation (Asai et al., 2018)*", "24.8/42.6 23.5/44.0"),
-    ("ref_runtime_mt", "+ Runtime MT (Asai et al., 2018)*", "37.0/52.2 40.7/61.9"),
-    ("t3_1", "GNMT + BERT-large (SQuAD)*", "26.9/46.2 39.1/67.0"),
-    ("t3_2", "+ SimpleMatch*", "37.3/58.0 47.4/71.5"),
-    ("t3_3", "mBERT (SQuAD)*", "61.3/73.4 57.6/77.1"),
+    ("ref_back_translation", "Back-Translation (Asai et al., 2018)", "24.8/42.6 23.5/44.0"),
+    ("ref_runtime_mt", "+ Runtime MT (Asai et al., 2018)", "37.0/52.2 40.7/61.9"),
+    ("t3_1", "GNMT + BERT-large (SQuAD)", "26.9/46.2 39.1/67.0"),
+    ("t3_2", "+ SimpleMatch", "37.3/58.0 47.4/71.5"),
+    ("t3_3", "mBERT (SQuAD)", "61.3/73.4 57.6/77.1"),
 )
 _TABLE4 = (
     ("t4_full", "Dual BERT (w/ SQuAD)", "68.0/88.1"),

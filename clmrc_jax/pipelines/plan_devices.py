@@ -14,7 +14,6 @@ from clmrc_jax.train.metrics import PEAK_TFLOPS
 UTILISATION = {"train": 0.4, "encode": 0.5, "search": 0.3, "generate": 0.03}
 CPU_UTILISATION = {"train": 0.6, "encode": 0.6, "search": 0.3, "generate": 0.7}
 CPU_GFLOPS = 64.0  # of a core: 32 float32 operations per cycle (AVX2) at 2 GHz
-
 SLICE_HOST_CORES = 56  # the least of a TPU VM with four chips: v5e's 112 hyperthreads
 
 

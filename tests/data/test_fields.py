@@ -32,7 +32,7 @@ def test_id_field_integer_becomes_its_digits():
     assert id_field({"id": -74491}, "id", WHERE) == "-74491"
 
 
-@pytest.mark.parametrize("value", [True, 1.5, None, "", ["a"]])
+@pytest.mark.parametrize("value", [True, 1.5, None, "", ["a"], "q\ud83d"])
 def test_id_field_other_types_are_refused(value):
     with pytest.raises(InputError, match=f"{WHERE}: field 'id'"):
         id_field({"id": value}, "id", WHERE)

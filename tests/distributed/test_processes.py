@@ -9,11 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import numpy as np
 import pytest
 
+from clmrc_jax import hosts
 from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.notice import Preempted
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
@@ -64,6 +67,28 @@ def run_two(what, *words):
 def test_two_processes_agree(what):
     for status, errors in run_two(what):
         assert status == 0, errors
+
+
+def test_main_thread_and_watcher_that_leave_together_shut_the_service_down_once(monkeypatch):
+    """A second shutdown aborts the process (status -6) where 75 was to be its status."""
+    shutdowns, left, gone = [], [], threading.Event()
+
+    def leave(status):
+        left.append(status)
+        gone.set()
+
+    def shut_down():
+        shutdowns.append(threading.current_thread())
+        time.sleep(0.2)
+
+    monkeypatch.setattr(hosts, "_leaving", threading.Lock())
+    monkeypatch.setattr(jax.distributed, "shutdown", shut_down)
+    monkeypatch.setattr(hosts.notice, "leave", leave)
+    for status in (PREEMPTED, 1):  # the second one waits for ever, as here nobody ends the process
+        threading.Thread(target=hosts._leave, args=(status,), daemon=True).start()
+        time.sleep(0.05)
+    assert gone.wait(5) and not time.sleep(0.5)
+    assert left == [PREEMPTED] and len(shutdowns) == 1
 
 
 def test_failure_of_one_process_ends_both_with_its_message():
