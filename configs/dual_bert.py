@@ -138,6 +138,7 @@ def files():
                 "save_every": 500,
                 "log_every": 50,
                 "predict_batch": 64,
+                "read_chunk": 1000,
             },
             # null_threshold: for sets with unanswerable questions (SQuAD 2.0).
             "decoding": {
@@ -311,9 +312,8 @@ def xquad_sizes(config):
     config.source_recipe.update({"batch_size": 16, "epochs": 1.0, "learning_rate": 3e-4})
     config.target_recipe.update({"batch_size": 8, "epochs": 1.0, "learning_rate": 2e-4})
     # Of multilingual-E5-small's 118M parameters these are 96M; Adam reads each six times.
-    frozen = {"frozen": ".*word_embeddings.*"}
-    config.source_recipe.update(frozen)
-    config.target_recipe.update(frozen)
+    for recipe in (config.source_recipe, config.target_recipe):
+        recipe.frozen = ".*word_embeddings.*"
     # Fresh heads learn little in 50 updates.
     config.training.update({"lengths": 6, "dual_heads": "inherited", "save_every": 100})
     config.training.update({"log_every": 10, "predict_batch": 16})

@@ -14,6 +14,7 @@ import os
 from clmrc_jax import hosts
 from clmrc_jax.data.mrc_examples import MrcExample
 from clmrc_jax.files import InputError, read_json, write_json
+from clmrc_jax.pipelines.reading import PARTS
 from clmrc_jax.pipelines.stages import MANIFEST
 from clmrc_jax.translate import back_translation as rows
 from clmrc_jax.translate import translator
@@ -74,8 +75,9 @@ class BackTranslation:
 
         clmrc.read(system, clmrc.span_answers(model, trained, asked))
 
-    def _texts(self, system: str, evaluation) -> dict[str, list[dict]]:
+    def _texts(self, system: str, evaluation, folder) -> dict[str, list[dict]]:
         """Answers that no span model gives: one entry per question; start, end: -1 outside."""
+        del folder
         translated = self._translated(evaluation.name)
         if system == "bt_raw":
             return {id: [_entry(text, 1.0, -1)] for id, text in translated.items()}
@@ -89,8 +91,11 @@ class BackTranslation:
         def work(folder):
             reader, model, params = clmrc.source_reader
 
+            def part(asked, which):
+                return reader.read(model, params, asked, f"{name}, translated{which}")
+
             def read(asked):
-                found = reader.read(model, params, asked, f"{name}, translated")
+                found = clmrc.read_in_parts(asked, part, folder / PARTS)
                 return {id: entries[0]["text"] for id, entries in found.items()}
 
             forward, backward = self._translators
@@ -103,6 +108,7 @@ class BackTranslation:
         if not self._is_done(name):
             _ = clmrc.source_reader  # a stage of its own, with its own time
         clmrc.stage(stage, work)
+        clmrc.remove_parts(stage, PARTS)
         return read_json(clmrc.run.path(stage, "answers.json"))
 
     def _sets(self) -> list[str]:

@@ -20,6 +20,8 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from etils import epath
+
 from clmrc_jax import hosts, sharding
 from clmrc_jax.data.mrc_examples import MrcExample
 from clmrc_jax.data.tokenization import load_tokenizer
@@ -34,6 +36,7 @@ from clmrc_jax.pipelines.models import source_folder, tokenizer_files
 from clmrc_jax.pipelines.plan import config_of
 from clmrc_jax.pipelines.read import null_scores
 from clmrc_jax.pipelines.reader import Model, Reader, make_reader, reader_on
+from clmrc_jax.pipelines.reading import PARTS, NBest, read_in_parts
 from clmrc_jax.pipelines.settings import ModelSource, determining, plain
 from clmrc_jax.pipelines.stages import MANIFEST, Run
 from clmrc_jax.pipelines.training_identity import training_identity
@@ -109,13 +112,27 @@ class Clmrc:
         asked(evaluation): the questions it gets, if others than the set's own.
         """
 
-        def answers(evaluation):
+        def answers(evaluation, folder):
             examples = asked(evaluation) if asked else evaluation.examples
             # Always an answer, with the score of none beside it: the best threshold is found after.
             threshold = math.inf if evaluation.scorer == "squad2" else None
-            return self.reader.read(model, params, examples, evaluation.name, threshold)
+
+            def read(part, which):
+                return self.reader.read(model, params, part, evaluation.name + which, threshold)
+
+            return self.read_in_parts(examples, read, folder / f"{evaluation.name}.{PARTS}")
 
         return answers
+
+    def read_in_parts(self, examples: list[MrcExample], read: Callable, folder) -> NBest:
+        """See `reading.read_in_parts`."""
+        return read_in_parts(
+            examples,
+            read,
+            folder,
+            size=self.settings.training.read_chunk,
+            made_by=training_identity(self.settings, (*READER, "decoding"), examples),
+        )
 
     @functools.cached_property
     def source_reader(self) -> tuple[Reader, Model, dict]:
@@ -235,15 +252,16 @@ class Clmrc:
         self.stage(name, work)
         return readers.load_reader(self.run.path(name, "model")).params
 
-    def read(
-        self, system: str, answers: Callable[[EvaluationSet], Mapping[str, list[dict]]]
-    ) -> None:
-        """Answers every evaluation set and scores it. answers(set) -> id -> n-best, best first."""
+    def read(self, system: str, answers: Callable[[EvaluationSet, epath.Path], NBest]) -> None:
+        """Answers every evaluation set and scores it.
+
+        answers(set, folder): n-best answers by id; folder: where parts of them may lie.
+        """
 
         def work(folder):
             summary = {}
             for evaluation in self.sets.evaluation:
-                found = answers(evaluation)
+                found = answers(evaluation, folder)
                 if not hosts.is_first():
                     continue
                 predictions = {id: entries[0]["text"] for id, entries in found.items()}
@@ -261,6 +279,13 @@ class Clmrc:
             return {f"{name} {what}": x for name, row in rows for what, x in row.items()}
 
         self.stage(f"{system}/read", work)
+        for evaluation in self.sets.evaluation:
+            self.remove_parts(f"{system}/read", f"{evaluation.name}.{PARTS}")
+
+    def remove_parts(self, *path: str) -> None:
+        """After their stage: a killed one would read all of them again."""
+        if hosts.is_first():
+            self.run.path(*path).rmtree(missing_ok=True)
 
     def _scores(self, evaluation: EvaluationSet, predictions: dict[str, str], nulls: dict):
         golds = [_gold(example) for example in evaluation.examples]

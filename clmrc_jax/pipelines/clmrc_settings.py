@@ -136,6 +136,7 @@ def _check_evaluation(rows) -> None:
 class ReaderTraining:
     """accumulate: micro-batches per update.   predict_batch: windows at a time.
 
+    read_chunk: questions read until their answers are on disk; their windows are in memory.
     lengths: padded lengths, evenly spread, and as many compiled programs. Windows of like length
         share batches, see `data.pipeline`; 1 pads all to the longest, as the released code does.
     dual_heads: heads of a Dual BERT that goes on from a source reader: "fresh", as published, or
@@ -148,6 +149,7 @@ class ReaderTraining:
     save_every: int = 500
     log_every: int = 50
     predict_batch: int = 64
+    read_chunk: int = 1000
 
     def __post_init__(self):
         _check_choice("dual_heads", self.dual_heads, ("fresh", "inherited"))

@@ -54,11 +54,11 @@ def part_files(folder: epath.Path) -> list[epath.Path]:
 def _begin(folder: epath.Path, made_by: dict) -> int:
     """How many items are done in `folder`, which belongs to `made_by` from now on."""
     path, made_by = folder / MADE_BY, json.loads(json.dumps(made_by))
-    if not path.exists():
+    if not path.exists() or not part_files(folder):
         write_json(path, made_by)
     elif read_json(path) != made_by:
         raise InputError(
             f"{folder}: its parts were made with other settings, or from other rows; use the old "
-            "settings, or another --workdir, or delete this folder"
+            "settings, or another --workdir (--output), or delete this folder"
         )
     return sum(len(JsonlRows(part)) for part in part_files(folder))

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 import jax
+from etils import epath
 
 from clmrc_jax import sharding
 from clmrc_jax.data.mrc_examples import MrcExample, pair_parallel, read_mrc
@@ -14,6 +15,11 @@ from clmrc_jax.files import InputError, write_json
 from clmrc_jax.models import dual_bert
 from clmrc_jax.pipelines.clmrc_settings import Decoding, ReaderTraining
 from clmrc_jax.pipelines.reader import Reader
+from clmrc_jax.pipelines.reading import PARTS, read_in_parts
+from clmrc_jax.pipelines.settings import plain
+from clmrc_jax.pipelines.stages import folder_lock
+from clmrc_jax.pipelines.training_identity import checksum
+from clmrc_jax.retrieval.embeddings import fingerprint_of
 from clmrc_jax.train import readers
 
 NO_ANSWER = 1e6  # beyond any difference of log-probabilities
@@ -53,21 +59,45 @@ class ReadOptions:
 
 
 def read(options: ReadOptions) -> dict:
-    """Writes predictions and n-best lists; returns counts and seconds. Raises InputError."""
+    """Writes predictions and n-best lists; returns counts and seconds.
+
+    Killed, the same call goes on from OUTPUT.parts. Raises InputError.
+    """
     begin = time.monotonic()
     saved = readers.load_reader(options.model)
     reader = _reader(saved, options)
     examples = _examples(options, dual=saved.dual is not None)
-    found = reader.read(saved.dual or saved.bert, saved.params, examples, options.data)
     stem = options.output.removesuffix(".json")
     files = {"output": options.output, "nbest": f"{stem}.nbest.json"}
-    write_json(files["nbest"], found)
-    if reader.decoding.null_threshold is not None:
-        files["null_scores"] = f"{stem}.null_scores.json"
-        write_json(files["null_scores"], null_scores(found))
-    write_json(options.output, {id: entries[0]["text"] for id, entries in found.items()})
+    parts = epath.Path(f"{stem}.{PARTS}")
+    with folder_lock(parts):
+        found = _answers(saved, reader, examples, options.data, parts)
+        write_json(files["nbest"], found)
+        if reader.decoding.null_threshold is not None:
+            files["null_scores"] = f"{stem}.null_scores.json"
+            write_json(files["null_scores"], null_scores(found))
+        write_json(options.output, {id: entries[0]["text"] for id, entries in found.items()})
+        parts.rmtree()
     seconds = round(time.monotonic() - begin, 1)
     return {"kind": saved.kind, "questions": len(examples)} | files | {"seconds": seconds}
+
+
+def _answers(
+    saved: readers.SavedReader,
+    reader: Reader,
+    examples: list[MrcExample],
+    description: str,
+    parts: epath.Path,
+) -> dict[str, list[dict]]:
+    def part(asked, which):
+        return reader.read(saved.dual or saved.bert, saved.params, asked, description + which)
+
+    settings = {"format": plain(reader.format), "decoding": plain(reader.decoding)}
+    made_by = settings | {
+        "model": fingerprint_of(saved.params, config=saved.dual or saved.bert),
+        "questions": checksum(examples),
+    }
+    return read_in_parts(examples, part, parts, size=reader.training.read_chunk, made_by=made_by)
 
 
 def null_scores(found: Mapping[str, list[dict]]) -> dict[str, float]:

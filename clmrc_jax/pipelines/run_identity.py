@@ -31,6 +31,7 @@ SPEED_ONLY = (
     "generator.label_chunk",
     "generator.answer_chunk",
     "training.predict_batch",
+    "training.read_chunk",
     "search_batch",
     # Where finished translations are kept, and who pays for new ones.
     "translation.cache",

@@ -22,10 +22,10 @@ def training_identity(settings, fields: Iterable[str], rows) -> dict:
     or any iterable of values whose `repr` tells them.
     """
     found = identity(dataclasses.asdict(settings))
-    return {name: found[name] for name in fields} | {"rows": _checksum(rows)}
+    return {name: found[name] for name in fields} | {"rows": checksum(rows)}
 
 
-def _checksum(rows) -> int:
+def checksum(rows) -> int:
     """CRC-32 of all rows."""
     crc = 0
     if isinstance(rows, JsonlRows):

@@ -284,6 +284,7 @@ def test_stopped_run_goes_on_with_another_mesh_and_other_memory_settings(
         "training.save_every": 3,
         "training.log_every": 1,
         "training.predict_batch": 6,
+        "training.read_chunk": 3,
     }
     flags = [BOTH, *(f"--config.{key}={value}" for key, value in other.items())]
     devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}

@@ -19,6 +19,10 @@ def work(folder, count, size, call=squares, made_by=("x",)):
     work_in_parts(iter(range(count)), call, folder, size=size, made_by={"made_by": made_by})
 
 
+def refuse(why):
+    raise InputError(why)
+
+
 @pytest.mark.parametrize("size, parts", [(1, 12), (5, 3), (12, 1), (100, 1)])
 def test_parts_hold_a_row_per_item_in_order(tmp_path, size, parts):
     folder = epath.Path(tmp_path / "parts")
@@ -48,6 +52,14 @@ def test_parts_of_other_settings_are_not_mixed_in(tmp_path):
     with pytest.raises(InputError, match="made with other settings, .*delete this folder"):
         work(folder, 12, 2, made_by=("y",))
     assert read_json(folder / MADE_BY) == {"made_by": ["x"]} and len(part_files(folder)) == 3
+
+
+def test_settings_of_a_beginning_without_any_part_do_not_bind(tmp_path):
+    folder = epath.Path(tmp_path / "parts")
+    with pytest.raises(InputError, match="question is empty"):
+        work(folder, 4, 2, lambda part: refuse("question is empty"))
+    work(folder, 4, 2, made_by=("y",))
+    assert read_json(folder / MADE_BY) == {"made_by": ["y"]} and rows(folder) == squares(range(4))
 
 
 def test_work_that_loses_an_item_is_a_mistake(tmp_path):

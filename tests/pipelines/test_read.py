@@ -1,6 +1,7 @@
 """launch/read.py on written files: trained readers, both sides, SQuAD 2.0, an imported model."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -16,8 +17,11 @@ from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.data.world_facts.cldr import load_world_facts
 from clmrc_jax.data.world_facts.reading import reading_examples
 from clmrc_jax.files import InputError, read_json, write_json
+from clmrc_jax.pipelines import read as reading
+from clmrc_jax.pipelines.clmrc_settings import ReaderTraining
 from clmrc_jax.pipelines.models import builtin_folder
 from clmrc_jax.pipelines.read import NO_ANSWER, ReadOptions, null_scores, read
+from clmrc_jax.pipelines.reader import Reader
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,33 @@ def test_read_answers_as_the_run_did(main, reading_run, files, tmp_path, capsys)
     for id, entries in read_json(reading_run / "cascade/read/test.nbest.json").items():
         assert [e["text"] for e in ours[id]] == [e["text"] for e in entries]
         assert ours[id][0]["start_logit"] == pytest.approx(entries[0]["start_logit"], abs=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.nbest.json"]
+
+
+def test_killed_reading_goes_on_with_the_next_part(reading_run, files, tmp_path, monkeypatch):
+    model, output = reading_run / "cascade/train/model", tmp_path / "out.json"
+    options = ReadOptions(str(model), str(files / "ja.json"), "ja", str(output))
+    training = functools.partial(ReaderTraining, read_chunk=1)
+    monkeypatch.setattr(reading, "ReaderTraining", training)
+    asked, whole = [], Reader.read
+
+    def killed(self, model, params, examples, description):
+        asked.extend(x.id for x in examples)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return whole(self, model, params, examples, description)
+
+    monkeypatch.setattr(Reader, "read", killed)
+    with pytest.raises(KeyboardInterrupt):
+        read(options)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parts"]
+    other = dataclasses.replace(options, n_best=3)
+    with pytest.raises(InputError, match="out.parts: its parts were made with other settings"):
+        read(other)
+    read(options)
+    expected = read_json(reading_run / "cascade/read/test.json")
+    assert read_json(output) == expected
+    assert asked == [*expected][:3] + [*expected][2:], "each once, but for the part that was killed"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.nbest.json"]
 
 
