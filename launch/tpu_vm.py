@@ -100,7 +100,9 @@ def _options(flags, command: list[str]) -> tpu_vm.RunOptions:
             print(warning, file=sys.stderr)
     source = pathlib.Path(flags.source) if flags.source else pathlib.Path(__file__).parent.parent
     names = ("extras", "poll", "patience", "outage_patience", "max_restarts", "delete")
-    return tpu_vm.RunOptions(text, source, **{name: getattr(flags, name) for name in names})
+    packages = pathlib.Path(flags.packages) if flags.packages else None
+    given = {name: getattr(flags, name) for name in names}
+    return tpu_vm.RunOptions(text, source, packages=packages, **given)
 
 
 def _status(slice: Slice, as_json: bool) -> int:
@@ -162,6 +164,12 @@ def _add_making(verb) -> None:
 def _add_running(verb) -> None:
     verb.add_argument("--source", default="", help="git checkout to send (default: this one)")
     verb.add_argument("--extras", default="tpu,gcs", help="of setup.py (default tpu,gcs)")
+    verb.add_argument(
+        "--packages",
+        default="",
+        help="file with the versions to install; where it is missing the first installation "
+        "writes it, so that a slice made again gets the same",
+    )
     verb.add_argument("--poll", type=float, default=30, help="seconds between looks (default 30)")
     verb.add_argument(
         "--patience", type=float, default=300, help="seconds for silent hosts (default 300)"

@@ -14,6 +14,7 @@ from clmrc_jax.exit_status import PREEMPTED
 
 ABORTED = 134  # SIGABRT: how JAX ends a process after another one died
 ARCHIVE = "clmrc_jax.tar.gz"
+PACKAGES = "clmrc_packages.txt"
 _MARK = "clmrc_job"
 
 _JOB = 'job="$HOME/clmrc_job"; '
@@ -55,11 +56,13 @@ class Outcome:
     code: int = 0
 
 
-def setup_script(extras: str) -> str:
+def setup_script(extras: str, pinned: bool = False) -> str:
     """Unpacks the code and makes the environment from setup.py's extras ("tpu,gcs").
 
     uv brings its own Python: the VM images come with one that is too old.
+    pinned: in the versions of ~/clmrc_packages.txt.
     """
+    versions = f' -c "$HOME/{PACKAGES}"' if pinned else ""
     return "\n".join(
         (
             "set -e",
@@ -70,9 +73,15 @@ def setup_script(extras: str) -> str:
             f'tar -tzf "$HOME/{ARCHIVE}" | cut -d/ -f1 | sort -u | xargs rm -rf --',
             f'tar -xzf "$HOME/{ARCHIVE}"',
             "[ -x .venv/bin/python ] || uv venv --quiet --python 3.12 .venv",
-            f"uv pip install --quiet --python .venv/bin/python -e '.[{extras}]'",
+            f"uv pip install --quiet --python .venv/bin/python{versions} -e '.[{extras}]'",
         )
     )
+
+
+def packages_script() -> str:
+    """Prints the versions that are installed, as `setup_script` takes them."""
+    path = 'export PATH="$HOME/.local/bin:$PATH"; cd "$HOME/clmrc_jax"'
+    return f"{path}; uv pip freeze --quiet --exclude-editable --python .venv/bin/python"
 
 
 def start_script(command: str) -> str:

@@ -49,12 +49,21 @@ def _installation(slice: Slice, options: RunOptions) -> list[tuple[str, str | li
     )
     pack = checkout.archive_command(options.source, archive, "${commit:-HEAD}")
     copy = gcloud.scp_command(slice, archive, job.ARCHIVE)
+    setup = gcloud.ssh_command(slice, job.setup_script(options.extras, options.pinned()))
+    before, after = [], []
+    if options.pinned():
+        before = [gcloud.scp_command(slice, str(options.packages), job.PACKAGES)]
+    elif options.packages:
+        freeze = gcloud.ssh_command(slice, job.packages_script(), "0")
+        after = [f"{shlex.join(freeze)} > {shlex.quote(str(options.packages))}"]
     return [
         ("the code as it stands: its uncommitted changes as a commit that no branch has", commit),
         ("", _with_variables(pack)),
         ("", _with_variables(copy)),
         ("", 'rm -r "$folder"'),
-        ("the environment", gcloud.ssh_command(slice, job.setup_script(options.extras))),
+        *(("the versions of its packages", line) for line in before),
+        ("the environment", setup),
+        *(("the versions that it got, for the installations after it", line) for line in after),
     ]
 
 

@@ -17,7 +17,7 @@ from clmrc_jax.cloud import checkout, gcloud, job
 from clmrc_jax.cloud.gcloud import CloudError, say
 from clmrc_jax.cloud.patience import Patience, patiently
 from clmrc_jax.cloud.slices import Slice
-from clmrc_jax.files import InputError
+from clmrc_jax.files import InputError, atomic_write
 
 WAITING = {"CREATING", "STARTING", "RESTARTING", "REPAIRING", "REIMAGING", "UPDATING"}
 QUEUED = {"ACCEPTED", "CREATING", "PROVISIONING", "WAITING_FOR_RESOURCES"}
@@ -45,6 +45,7 @@ class RunOptions:
     extras: of setup.py.  poll: seconds between two looks.  patience: seconds to wait for what
     should be a matter of minutes (a new slice's ssh, workers that do not answer, stragglers).
     outage_patience: seconds to bear that Google Cloud, or the network to it, fails.
+    packages: versions that every installation gets; written after the first, where it is missing.
     max_restarts: after so many preemptions, give up.  delete: delete the slice afterwards.
     """
 
@@ -56,6 +57,11 @@ class RunOptions:
     outage_patience: float = 3600.0
     max_restarts: int = 100
     delete: bool = False
+    packages: pathlib.Path | None = None
+
+    def pinned(self) -> bool:
+        """Whether the versions of packages are known."""
+        return self.packages is not None and self.packages.exists()
 
     def outage(self) -> Patience:
         """Bears what fails in Google Cloud."""
@@ -154,6 +160,8 @@ def run(slice: Slice, options: RunOptions) -> int:
     """
     gcloud.create_command(slice)  # an impossible slice is found before anything starts,
     checkout.check(options.source)  # and code that cannot be sent before anything costs
+    if options.packages and not options.packages.parent.is_dir():
+        raise InputError(f"--packages={options.packages}: make its folder first")
     try:
         outcome = _until_ended(slice, options)
     except InputError:
@@ -276,8 +284,15 @@ def _install(slice: Slice, options: RunOptions) -> None:
         checkout.pack(options.source, archive)
         say(f"{slice.name}: copying the code and installing it")
         _ask(slice, options, gcloud.scp_command(slice, archive, job.ARCHIVE), timeout=900)
-    setup = gcloud.ssh_command(slice, job.setup_script(options.extras))
+    if options.pinned():
+        _ask(slice, options, gcloud.scp_command(slice, str(options.packages), job.PACKAGES))
+    setup = gcloud.ssh_command(slice, job.setup_script(options.extras, options.pinned()))
     _ask(slice, options, setup, timeout=1800)
+    if options.packages and not options.pinned():
+        found = _ask(slice, options, gcloud.ssh_command(slice, job.packages_script(), "0"))
+        with atomic_write(options.packages) as file:
+            file.write(found)
+        say(f"{slice.name}: wrote {options.packages}, the versions of every installation from now")
 
 
 def _ask(slice: Slice, options: RunOptions, command: list[str], timeout: float = 150) -> str:

@@ -15,8 +15,11 @@ import pytest
 FAKE = pathlib.Path(__file__).with_name("fake_gcloud.py")
 UV = """#!/bin/sh
 # Makes an environment whose Python is the test's own, and notes what would be installed.
-if [ "$1" = venv ]; then mkdir -p .venv/bin && ln -s {python} .venv/bin/python; else
-echo "$@" >> "$HOME/installed"; fi
+case "$1 $2" in
+venv*) mkdir -p .venv/bin && ln -s {python} .venv/bin/python;;
+"pip freeze") echo jax==0.10.0;;
+*) echo "$@" >> "$HOME/installed";;
+esac
 """
 
 

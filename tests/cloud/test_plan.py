@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from clmrc_jax.cloud import tpu_vm
 from clmrc_jax.cloud.plan import plan
 from clmrc_jax.cloud.slices import Slice
 from clmrc_jax.cloud.tpu_vm import RunOptions
@@ -11,21 +12,35 @@ from clmrc_jax.cloud.tpu_vm import RunOptions
 SLICE = Slice("s", "us-central2-b", "v4-16", queued=False)
 
 
+def _installed(plan_lines, folder):
+    """Runs the part of a plan from making the slice to the start of the command."""
+    script = "\n".join(plan_lines)
+    begin, end = script.index("gcloud compute tpus tpu-vm create"), script.index("# every 30 s")
+    text = f"set -e; export TMPDIR={folder}\n{script[begin:end]}"
+    return subprocess.run(["bash", "-c", text], capture_output=True, text=True, cwd=folder.parent)
+
+
+def test_plan_with_packages_writes_their_versions_or_takes_them(cloud, checkout, tmp_path):
+    packages, made = tmp_path / "my packages.txt", tmp_path / "temporary"
+    made.mkdir()
+    for last in ("-e .[tpu,gcs]", f"-c {cloud.home(1)}/clmrc_packages.txt -e .[tpu,gcs]"):
+        lines = plan("run", SLICE, RunOptions("bash job.sh 'exit 5'", checkout, packages=packages))
+        done = _installed(lines, made)
+        assert done.returncode == 0, done.stderr
+        cloud.wait_for_log("from the checkout")
+        assert (cloud.home(1) / "installed").read_text().splitlines()[-1].endswith(last)
+        assert packages.read_text() == "jax==0.10.0\n"
+        tpu_vm.delete(SLICE)
+
+
 @pytest.mark.parametrize("committed", [False, True])
 def test_plan_of_run_installs_the_code_as_it_stands(cloud, checkout, tmp_path, committed):
     if committed:
         subprocess.run(["git", "-C", checkout, "commit", "-qam", "y"], check=True)
     lines = plan("run", SLICE, RunOptions("bash job.sh 'exit 5'", checkout))
-    script = "\n".join(lines)
-    begin, end = script.index("gcloud compute tpus tpu-vm create"), script.index("# every 30 s")
     made = tmp_path / "temporary"
     made.mkdir()
-    done = subprocess.run(
-        ["bash", "-c", f"set -e; export TMPDIR={made}\n{script[begin:end]}"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    done = _installed(lines, made)
     assert done.returncode == 0, done.stderr
     cloud.wait_for_log("from the checkout")
     assert not list(made.iterdir()) and not list(tmp_path.glob("*.tar.gz"))

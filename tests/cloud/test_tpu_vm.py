@@ -53,6 +53,27 @@ def test_run_continues_after_preemption_on_a_new_slice(cloud, checkout, slice, t
     assert cloud.state()["node"] is None  # deleted when done
 
 
+def test_slice_made_again_gets_the_versions_of_the_first(cloud, checkout, tmp_path):
+    cloud.at_poll(3, node="PREEMPTED", request="SUSPENDED")
+    first = f"if mkdir {tmp_path}/begun-$HOSTNAME 2>&1; then sleep 30; fi; echo continued"
+    packages = tmp_path / "packages.txt"
+    assert tpu_vm.run(SLICE, options(checkout, first, packages=packages)) == 0
+    assert packages.read_text() == "jax==0.10.0\n"
+    assert len(cloud.calls("queued-resources", "create")) == 2
+    for worker in range(2):
+        home = cloud.home(worker)  # the second slice's
+        assert (home / "clmrc_packages.txt").read_text() == "jax==0.10.0\n"
+        (line,) = (home / "installed").read_text().splitlines()
+        assert line.endswith(f"-c {home}/clmrc_packages.txt -e .[tpu,gcs]")
+
+
+def test_file_of_versions_without_a_folder_costs_nothing(cloud, checkout, tmp_path):
+    missing = options(checkout, "true", packages=tmp_path / "no/packages.txt")
+    with pytest.raises(InputError, match="no/packages.txt: make its folder first"):
+        tpu_vm.run(SLICE, missing)
+    assert not cloud.calls("create")
+
+
 def test_run_continues_on_the_same_slice_after_saved_and_stopped(cloud, checkout, tmp_path):
     """75: maintenance took the hosts for a moment, the slice stayed."""
     script = f"mkdir {tmp_path}/begun-$HOSTNAME 2>/dev/null && exit 75; exit 0"
