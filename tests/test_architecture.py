@@ -38,7 +38,7 @@ ALLOWED = {
     "cloud": {"files", "exit_status"},
     "pipelines": BOTTOM
     | {"models", "data", "evaluate", "sharding", "train", "retrieval", "translate", "preflight"}
-    | {"hosts", "notice", "maintenance", "exit_status"},
+    | {"hosts", "notice", "maintenance", "exit_status", "cloud"},
 }
 
 

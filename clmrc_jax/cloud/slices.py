@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 from clmrc_jax.files import InputError
 
@@ -57,16 +58,28 @@ def accelerator(name: str) -> Accelerator:
 
     Raises InputError for one that does not exist, with those that do.
     """
+    generation, number = size_of(name)
+    row = GENERATIONS[generation]
+    return Accelerator(f"{row.prefix}-{number}", row.runtime, number // row.cores)
+
+
+def size_of(name: str) -> tuple[str, int]:
+    """Generation and number: ("v5e", 16) of "v5e-16" or "v5litepod-16".
+
+    Raises InputError for a slice that does not exist, with those that do.
+    """
     prefix, _, number = name.partition("-")
     for generation, row in GENERATIONS.items():
-        if prefix in (generation, row.prefix) and number.isdigit():
+        if prefix in (generation, row.prefix) and number.isdecimal():
             if row.has(int(number)):
-                return Accelerator(f"{row.prefix}-{number}", row.runtime, int(number) // row.cores)
+                return generation, int(number)
             raise InputError(f"accelerator {name!r}: {generation} has the sizes {row.shown()}")
-    known = "; ".join(
-        f"{generation}-N, N = {row.shown()}" for generation, row in GENERATIONS.items()
-    )
-    raise InputError(f"accelerator {name!r} does not exist; known are {known}")
+    raise InputError(f"accelerator {name!r} does not exist; known are {listed(GENERATIONS)}")
+
+
+def listed(generations: Iterable[str]) -> str:
+    """The slices of some generations, for a message."""
+    return "; ".join(f"{name}-N, N = {GENERATIONS[name].shown()}" for name in generations)
 
 
 @dataclasses.dataclass(frozen=True)

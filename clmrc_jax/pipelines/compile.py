@@ -211,10 +211,13 @@ def roofline(operations: flops.Operations, traffic: hlo.Traffic, wanted: Slice) 
     """
     parts = sum(row["sent_in_part"] for row in traffic.collectives.values())
     rest = sum(row["sent"] for row in traffic.collectives.values()) - parts
+    moving = 0.0  # of one chip: nothing moves, over no link
+    if parts or rest:
+        moving = rest / wanted.ici_bandwidth + parts / wanted.axis_bandwidth
     seconds = {
         "compute": operations.passes / wanted.chips / wanted.chip.peak_flops,
         "hbm": traffic.hbm_bytes / wanted.chip.hbm_bandwidth,
-        "interconnect": rest / wanted.ici_bandwidth + parts / wanted.axis_bandwidth,
+        "interconnect": moving,
     }
     bound = max(seconds, key=seconds.get)
     return seconds | {"step": seconds[bound], "bound": bound}

@@ -7,7 +7,7 @@ of a larger batch, and the latency of a collective, about a microsecond per hop.
 """
 
 from clmrc_jax.files import InputError
-from clmrc_jax.pipelines.topology import Slice, slice_of, slices_like
+from clmrc_jax.pipelines.topology import Slice, doublings, slice_of
 
 FEWEST, MOST = 8, 1024  # chips
 
@@ -17,16 +17,21 @@ def scaling(report: dict) -> list[dict]:
 
     report: of `compile.make_report`.   hidden, exposed: share of the step in which the chips
     compute if communication hides behind arithmetic entirely, and if not at all.
-    Raises InputError when the mesh is not one of pure data parallelism.
+    Raises InputError when the mesh is not one of pure data parallelism, or is of one chip.
     """
     base = slice_of(report["topology"])
+    if base.chips == 1:
+        raise InputError(
+            f"--scaling needs the collectives of several chips, and {base.name} has one: give a "
+            f"larger --topology"
+        )
     rows = [x for x in report["steps"] if x["step"].startswith("train ") and x["seconds"]]
     if report["mesh"]["model"] > 1 or any(_gathers_weights(row) for row in rows):
         raise InputError(
             "--scaling is for data parallelism alone (mesh.model=1, no FSDP rule): other programs "
             "must be compiled for each slice"
         )
-    slices = [x for x in slices_like(base) if FEWEST <= x.chips <= MOST]
+    slices = doublings(base, FEWEST, MOST)
     return [_scaled(row, base, wanted) for row in rows for wanted in slices]
 
 

@@ -12,6 +12,7 @@ import importlib.util
 import math
 import os
 
+from clmrc_jax.cloud.slices import GENERATIONS, listed, size_of
 from clmrc_jax.files import InputError
 from clmrc_jax.train.metrics import PEAK_TFLOPS
 
@@ -27,7 +28,7 @@ class Chip:
         (libtpu 0.0.52) when one is too large.   hbm_bandwidth: bytes/s.
     link_bandwidth: bytes/s out of the chip over one of its inter-chip links: the published total
         of the chip, one direction, over its number of links (6 in a 3D, 4 in a 2D torus).
-    cores_in_name: TensorCores per chip where the slice's name counts them (v4-8: 4 chips), else 1.
+    axes: of the torus or mesh of chips, 2 or 3.
     options: what `topologies.get_topology_desc` needs besides the shape.
     """
 
@@ -36,8 +37,7 @@ class Chip:
     usable_bytes: int
     hbm_bandwidth: float
     link_bandwidth: float
-    cores_in_name: int
-    shapes: tuple[tuple[int, ...], ...]
+    axes: int
     options: dict = dataclasses.field(default_factory=dict)
 
     @property
@@ -46,12 +46,6 @@ class Chip:
         return PEAK_TFLOPS[self.kind] * 1e12
 
 
-_CUBES = (
-    *((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4), (4, 4, 4)),
-    *((4, 4, 8), (4, 8, 8), (8, 8, 8), (8, 8, 16), (8, 16, 16)),
-)
-_SQUARES = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
-
 # Google Cloud documentation, pages "TPU v4", "TPU v5e", "TPU v5p", "TPU v6e" (key specifications
 # per chip, supported slice shapes); v4's links: Jouppi et al., "TPU v4: An Optically
 # Reconfigurable Supercomputer" (ISCA 2023), table 4: 6 links of 50 GB/s. Bidirectional totals
@@ -59,12 +53,12 @@ _SQUARES = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 CHIPS = {
     # Megacore: the two TensorCores of a chip are one device.
     "v4": Chip(
-        *("TPU v4", 32 * GIB, int(30.75 * GIB), 1200e9, 50e9, 2, _CUBES),
+        *("TPU v4", 32 * GIB, int(30.75 * GIB), 1200e9, 50e9, 3),
         options={"chip_config_name": "megacore"},
     ),
-    "v5e": Chip("TPU v5 lite", 16 * GIB, int(15.75 * GIB), 800e9, 50e9, 1, _SQUARES),
-    "v5p": Chip("TPU v5", 95 * GIB, 95 * GIB, 2765e9, 100e9, 2, _CUBES),
-    "v6e": Chip("TPU v6 lite", 32 * GIB, int(31.24 * GIB), 1600e9, 100e9, 1, _SQUARES),
+    "v5e": Chip("TPU v5 lite", 16 * GIB, int(15.75 * GIB), 800e9, 50e9, 2),
+    "v5p": Chip("TPU v5", 95 * GIB, 95 * GIB, 2765e9, 100e9, 3),
+    "v6e": Chip("TPU v6 lite", 32 * GIB, int(31.24 * GIB), 1600e9, 100e9, 2),
 }
 
 
@@ -77,17 +71,20 @@ class Slice:
     shape: tuple[int, ...]
 
     @property
+    def generation(self) -> str:
+        """ "v4", "v5e", ...: a key of CHIPS."""
+        return self.name.split("-")[0]
+
+    @property
     def chips(self) -> int:
         """Number of chips, which is the number of JAX devices."""
         return math.prod(self.shape)
 
     @property
     def host(self) -> "Slice":
-        """The chips of one host (VM) as a slice: 4, or all 8 of a v5e-8 or v6e-8."""
-        if self.chips <= 8 and len(self.shape) == 2:
-            return self
-        shape = (2, 2, 1)[: len(self.shape)]
-        return next(x for x in _slices().values() if x.shape == shape and x.chip is self.chip)
+        """The chips of one host (VM) as a slice: 4, or all of a v5e or v6e of up to 8."""
+        small = self.chips <= 8 and self.chip.axes == 2
+        return self if small else _slice(self.generation, 4)
 
     @property
     def ici_bandwidth(self) -> float:
@@ -110,30 +107,45 @@ def slice_of(name: str) -> Slice:
 
     Raises InputError for an unknown one, listing those that exist.
     """
-    known = _slices()
-    wanted = name.strip().lower().replace("v5litepod", "v5e")
-    if wanted not in known:
-        rows = {g: [n for n in known if n.startswith(f"{g}-")] for g in CHIPS}
-        listed = "; ".join(", ".join(names) for names in rows.values())
+    try:
+        generation, size = size_of(name.strip().lower())
+    except InputError:
+        generation, size = "", 0
+    if generation not in CHIPS:
         raise InputError(
-            f"--topology={name}: there is no such slice. The number counts TensorCores for v4 and "
-            f"v5p (two per chip) and chips for v5e and v6e. Known: {listed}"
+            f"--topology={name}: there is no such slice to compile for. The number counts "
+            f"TensorCores for v4 and v5p (two per chip) and chips for v5e and v6e. Known: "
+            f"{listed(CHIPS)}"
         )
-    return known[wanted]
+    return _slice(generation, size // GENERATIONS[generation].cores)
 
 
-def slices_like(wanted: Slice) -> list[Slice]:
-    """The slices of the same generation, small ones first."""
-    return [found for found in _slices().values() if found.chip is wanted.chip]
+def doublings(wanted: Slice, fewest: int, most: int) -> list[Slice]:
+    """Slices of the same generation with `fewest` chips, twice as many, ... up to `most`."""
+    generation = GENERATIONS[wanted.generation]
+    counts = (2**n for n in range(fewest.bit_length() - 1, most.bit_length()))
+    return [_slice(wanted.generation, n) for n in counts if generation.has(n * generation.cores)]
 
 
-def _slices() -> dict[str, Slice]:
-    found = {}
-    for generation, chip in CHIPS.items():
-        for shape in chip.shapes:
-            name = f"{generation}-{math.prod(shape) * chip.cores_in_name}"
-            found[name] = Slice(name, chip, shape)
-    return found
+def _slice(generation: str, chips: int) -> Slice:
+    name = f"{generation}-{chips * GENERATIONS[generation].cores}"
+    chip = CHIPS[generation]
+    return Slice(name, chip, (_square if chip.axes == 2 else _cube)(chips))
+
+
+def _square(chips: int) -> tuple[int, int]:
+    """Of a power of two: 2 x 4, 4 x 4, 4 x 8, ..."""
+    short = 2 ** ((chips.bit_length() - 1) // 2)
+    return short, chips // short
+
+
+def _cube(chips: int) -> tuple[int, int, int]:
+    """One cube of 4 x 4 x 4 or a part of it, or the most compact block of such cubes."""
+    if chips < 64:
+        return {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4)}[chips]
+    cubes, extents = chips // 64, range(1, chips // 64 + 1)
+    blocks = [(a, b, cubes // (a * b)) for a in extents for b in extents if cubes % (a * b) == 0]
+    return tuple(4 * n for n in sorted(min(blocks, key=sum)))
 
 
 def libtpu_version() -> str:
@@ -160,12 +172,14 @@ def slice_devices(wanted: Slice) -> list:
         )
     from jax.experimental import topologies
 
-    generation = wanted.name.split("-")[0]
+    options = dict(wanted.chip.options)
+    if wanted.chips == 1:  # libtpu thinks of hosts of 2 x 2
+        options["chips_per_host_bounds"] = (1, 1, 1)
     shape = "x".join(map(str, wanted.shape))
     with _quiet_environment():
         try:
             found = topologies.get_topology_desc(
-                f"{generation}:{shape}", platform="tpu", **wanted.chip.options
+                f"{wanted.generation}:{shape}", platform="tpu", **options
             )
         except Exception as error:  # the plug-in raises several kinds
             raise InputError(

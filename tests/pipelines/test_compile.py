@@ -199,7 +199,7 @@ def test_every_reading_config_compiles(repository, config, preset, changes):
     assert compiling.make_report(made, "v4-8", steps=[f"read with {name}"])["fits"]
 
 
-@pytest.mark.parametrize("name, chips", [("v5p-8", 4), ("v6e-8", 8)])
+@pytest.mark.parametrize("name, chips", [("v5p-8", 4), ("v6e-8", 8), ("v5e-1", 1)])
 def test_exact_search_compiles_for_every_kind_of_chip(cora, name, chips):
     report = compiling.make_report(cora(), name, steps=["exact search"])
     assert report["fits"] and report["chips"] == chips
@@ -306,6 +306,12 @@ def test_roofline_takes_the_slowest_of_the_three_at_their_peaks():
     assert found["compute"] == pytest.approx(1.0) and found["hbm"] == pytest.approx(1.0)
     assert found["interconnect"] == pytest.approx(200 / 200 + 100 / 100)
     assert (found["bound"], found["step"]) == ("interconnect", found["interconnect"])
+
+
+def test_roofline_of_one_chip_has_no_interconnect():
+    traffic = hlo.Traffic({}, hbm_bytes=800e9, unknown_loops=0)
+    found = compiling.roofline(flops.Operations(1.0, 0.0), traffic, topology.slice_of("v5e-1"))
+    assert (found["interconnect"], found["bound"], found["step"]) == (0.0, "hbm", 1.0)
 
 
 def test_options_that_shrink_what_is_too_large_come_first():

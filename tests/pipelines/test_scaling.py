@@ -45,3 +45,8 @@ def test_shares_of_computing_are_of_the_longest_and_of_the_sum():
 def test_other_parallelism_is_refused(report):
     with pytest.raises(InputError, match="for data parallelism alone"):
         scaling.scaling(report)
+
+
+def test_one_chip_has_no_collectives_to_scale():
+    with pytest.raises(InputError, match="v5e-1 has one: give a larger --topology"):
+        scaling.scaling(_report({}) | {"topology": "v5e-1"})
