@@ -42,10 +42,9 @@ def watched(on_tpu: bool) -> Iterator[None]:
 
 def _watch(host: str, key: str, over: threading.Event) -> None:
     """Waits for the value of `key` to become a notice; says so once when nobody answers."""
-    etag, said = None, False
+    etag, former, said = None, None, False
     while not over.is_set():
         try:
-            first = etag is None
             value, etag = _read(host, key, etag)
         except (OSError, http.client.HTTPException) as error:
             if not said:
@@ -54,7 +53,9 @@ def _watch(host: str, key: str, over: threading.Event) -> None:
             said = True
             over.wait(_RETRY_SECONDS)
             continue
-        if not first and value != QUIET[key] and not over.is_set():
+        former, before = value, former
+        # The server also answers when the time is up, with what stood there already.
+        if before not in (None, value) and value != QUIET[key] and not over.is_set():
             print(f"metadata server: {key} is {value}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
             return

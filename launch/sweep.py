@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         plan = load_sweep(options.config, options.sweep, _overrides(rest))
         plan = share_translations(plan, options.workdir)
+        sweep.check(plan, options.workdir)
         if options.dry_run or options.emit:
             return _print_plan(plan, options)
         failures = [] if options.collect else _run(plan, options)

@@ -92,6 +92,9 @@ def _slice(flags) -> Slice:
 def _options(flags, command: list[str]) -> tpu_vm.RunOptions:
     if not command:
         raise InputError("run: give the command after --, e.g. -- python launch/tpu_train.py ...")
+    for name in ("poll", "patience", "outage_patience", "max_restarts"):
+        if getattr(flags, name) < 0 or (name == "poll" and not flags.poll):
+            raise InputError(f"--{name}={getattr(flags, name):g}: must be positive")
     text = command[0] if len(command) == 1 else shlex.join(command)
     for workdir in re.findall(r"--workdir(?:=|\s+)(\S+)", text):
         if (flags.spot or flags.delete) and "://" not in workdir:

@@ -40,7 +40,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             server.changed.notify_all()
             if "wait_for_change" in query:
                 known = int(query["last_etag"])
-                server.changed.wait_for(lambda: server.number[key] != known, timeout=10)
+                seconds = float(query["timeout_sec"])  # then the answer is what it was
+                server.changed.wait_for(lambda: server.number[key] != known, timeout=seconds)
             value, tag = server.values[key], server.number[key]
         self.send_response(200)
         self.send_header("ETag", str(tag))
@@ -99,6 +100,16 @@ def test_what_was_said_before_the_start_and_its_end_are_no_news(serve):
         server.asked.clear()
         server.change("maintenance-event", "NONE")
         wait_for(server, WAITING[0])
+        assert not notice.told()
+
+
+def test_a_notice_that_stands_is_no_news_when_the_servers_time_is_up(serve, monkeypatch):
+    monkeypatch.setattr(maintenance, "WAIT_SECONDS", 0.1)
+    server = serve(maintenance_event="TERMINATE_ON_HOST_MAINTENANCE", preempted="TRUE")
+    with notice.heeded(), notice.saves_first(), maintenance.watched(on_tpu=False):
+        for _ in range(3):
+            server.asked.clear()
+            wait_for(server, *WAITING)
         assert not notice.told()
 
 

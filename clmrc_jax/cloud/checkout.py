@@ -33,9 +33,17 @@ def check(source: pathlib.Path) -> None:
 
 
 def pack(source: pathlib.Path, archive: str) -> None:
-    """Packs the code of a checkout as it stands, uncommitted changes to tracked files included."""
-    changed = gcloud.run(snapshot_command(source))
-    command = archive_command(source, archive, changed.output.strip() or "HEAD")
-    packed = gcloud.run(command)
-    if packed.code:
-        raise InputError(f"{shlex.join(command)}: {packed.errors.strip()}")
+    """Packs the code of a checkout as it stands, uncommitted changes to tracked files included.
+
+    Raises InputError with git's words where it cannot, as with a file half added (`git add -N`).
+    """
+    changes = _git(snapshot_command(source))
+    _git(archive_command(source, archive, changes or "HEAD"))
+
+
+def _git(command: list[str]) -> str:
+    done = gcloud.run(command)
+    if done.code:
+        said = done.errors.strip() or done.output.strip()
+        raise InputError(f"{shlex.join(command)}: {said}")
+    return done.output.strip()

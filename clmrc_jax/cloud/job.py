@@ -144,8 +144,18 @@ def command_script() -> str:
 
 
 def stop_script() -> str:
-    """Sends SIGTERM to the programs: they save and end with status 75. Marks it as wanted."""
-    return f'{_JOB}touch "$job/stopped"\n{_PROGRAMS}\n{_TERMINATE}'
+    """Sends SIGTERM to the programs: they save and end with status 75. Marks it as wanted.
+
+    Prints a line where a job runs, for `parse_stopped`.
+    """
+    said = f'if {_ALIVE}; then echo "{_MARK} $HOSTNAME stops"; fi'
+    mark = '[ ! -d "$job" ] || touch "$job/stopped"'
+    return "\n".join((f"{_JOB}{said}", mark, _PROGRAMS, _TERMINATE))
+
+
+def parse_stopped(output: str) -> list[str]:
+    """The hosts on which `stop_script` found a job."""
+    return re.findall(rf"^{_MARK} (\S+) stops$", output, re.MULTILINE)
 
 
 def end_script() -> str:

@@ -37,6 +37,8 @@ def plan(verb: str, slice: Slice, options: RunOptions | None = None) -> list[str
                 gcloud.delete_command(slice, queued=slice.queued),
             ),
         ]
+        if options.delete:
+            steps += [("when it has succeeded", gcloud.delete_command(slice, queued=slice.queued))]
     lines = [(note, line if isinstance(line, str) else shlex.join(line)) for note, line in steps]
     return [f"# {note}\n{line}" if note else line for note, line in lines]
 
@@ -45,7 +47,8 @@ def _installation(slice: Slice, options: RunOptions) -> list[tuple[str, str | li
     """Packs the code as it stands into a folder that is removed afterwards, and installs it."""
     archive = f"$folder/{job.ARCHIVE}"
     commit = (
-        f"commit=$({shlex.join(checkout.snapshot_command(options.source))}); folder=$(mktemp -d)"
+        f"commit=$({shlex.join(checkout.snapshot_command(options.source))}) && folder=$(mktemp -d)"
+        " || exit"
     )
     pack = checkout.archive_command(options.source, archive, "${commit:-HEAD}")
     copy = gcloud.scp_command(slice, archive, job.ARCHIVE)

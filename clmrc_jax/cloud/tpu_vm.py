@@ -144,8 +144,14 @@ def workers(slice: Slice) -> tuple[list[job.Worker], gcloud.Done]:
 
 def stop(slice: Slice) -> None:
     """Asks the program on all workers to save and end (SIGTERM); the slice stays, and costs."""
-    gcloud.checked(gcloud.ssh_command(slice, job.stop_script()), timeout=150)
-    say(f"{slice.name}: asked to save and stop; the slice stays until you delete it")
+    said = gcloud.checked(gcloud.ssh_command(slice, job.stop_script()), timeout=150)
+    if job.parse_stopped(said):
+        say(f"{slice.name}: asked to save and stop; the slice stays until you delete it")
+        return
+    say(
+        f"{slice.name}: no job runs there. A launcher that is at work will start one: end it "
+        "(Ctrl-C) first. The slice stays until you delete it"
+    )
 
 
 def logs_command(slice: Slice, worker: str, lines: int, follow: bool) -> list[str]:

@@ -14,10 +14,10 @@ from clmrc_jax.data.span_windows import SpanFormat
 from clmrc_jax.files import InputError, write_json
 from clmrc_jax.models import dual_bert
 from clmrc_jax.pipelines.clmrc_settings import Decoding, ReaderTraining
+from clmrc_jax.pipelines.locks import folder_lock
 from clmrc_jax.pipelines.reader import Reader
 from clmrc_jax.pipelines.reading import PARTS, read_in_parts
 from clmrc_jax.pipelines.settings import plain
-from clmrc_jax.pipelines.stages import folder_lock
 from clmrc_jax.pipelines.training_identity import checksum
 from clmrc_jax.retrieval.embeddings import fingerprint_of
 from clmrc_jax.train import readers

@@ -28,7 +28,7 @@ from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.files import InputError
 from clmrc_jax.models import biencoder
 from clmrc_jax.models.biencoder import BiEncoderConfig
-from clmrc_jax.pipelines.stages import workdir_lock
+from clmrc_jax.pipelines.locks import workdir_lock
 from clmrc_jax.retrieval.batches import BatchPlan, PassageTokens
 from clmrc_jax.retrieval.embeddings import DTYPES, EmbeddingStore, fingerprint_of
 from clmrc_jax.retrieval.encode import encode_corpus, encode_questions

@@ -11,10 +11,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from etils import epath
 
@@ -27,7 +26,7 @@ PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "sentencepiece"
 
 
 class Run:
-    """One run in one workdir: its lock, its stages and their times."""
+    """One run in one workdir: its stages and their times."""
 
     def __init__(self, workdir: str | os.PathLike, *, quiet: bool = False):
         self.workdir = epath.Path(workdir)
@@ -150,42 +149,3 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
-
-
-@contextlib.contextmanager
-def workdir_lock(workdir: str | os.PathLike) -> Iterator[None]:
-    """Holds the workdir of a run, see `folder_lock`; process 0 holds it for all processes."""
-    with folder_lock(workdir) if hosts.is_first() else contextlib.nullcontext():
-        yield
-
-
-@contextlib.contextmanager
-def folder_lock(path: str | os.PathLike) -> Iterator[None]:
-    """Holds a folder: a second holder is refused with an InputError. Starts no JAX backend.
-
-    Local folders use an advisory file lock, which the system frees when the process dies.
-    Object stores have none: there the newest run wins, and the lock file only tells who.
-    """
-    folder = epath.Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    note = f"process {os.getpid()} on {socket.gethostname()}"
-    if "://" in os.fspath(folder):
-        (folder / "lock").write_text(note)
-        yield
-        return
-    import fcntl
-
-    with open(folder / "lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise InputError(
-                f"{folder}: {holder} is running in this workdir; wait for it, stop it, "
-                "or give another --workdir"
-            ) from error
-        file.truncate(0)
-        file.write(note)
-        file.flush()
-        yield

@@ -24,8 +24,8 @@ from etils import epath
 
 from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError, read_json, write_json
+from clmrc_jax.pipelines.locks import folder_lock
 from clmrc_jax.pipelines.run_identity import identity
-from clmrc_jax.pipelines.stages import folder_lock
 from clmrc_jax.pipelines.sweep_points import Point, Sweep
 from clmrc_jax.pipelines.sweep_table import REPORT, is_finished
 
@@ -78,8 +78,9 @@ def run(
             if stops:
                 raise Stopped(point.name)
             title = f"[{done + number}/{len(sweep.points)}] {point.name}"
-            say(f"{title}: starts, log in {folder / point.name / LOG}")
             started = time.monotonic()
+            _wait_for_the_former(folder / point.name, stops, say)
+            say(f"{title}: starts, log in {folder / point.name / LOG}")
             failure = _run_point(point, folder, trainer, stops, echo)
             now = time.monotonic()
             result = f"FAILED, {failure.reason}," if failure else "finished"
@@ -99,6 +100,19 @@ def record(sweep: Sweep, folder: str | os.PathLike) -> None:
 
     Raises InputError when a run of the same name was begun with other settings.
     """
+    known = check(sweep, folder)
+    for point in sweep.points:
+        if point.name not in known or not is_finished(folder, point):
+            flags = point.flags()
+            known[point.name] = {"source": point.source, "flags": flags, "config": point.config}
+    write_json(epath.Path(folder) / RECORD, {"name": sweep.name, "runs": known})
+
+
+def check(sweep: Sweep, folder: str | os.PathLike) -> dict[str, dict]:
+    """The runs that sweep.json knows, by name.
+
+    Raises InputError when one of the sweep was begun with other settings.
+    """
     path = epath.Path(folder) / RECORD
     known = read_json(path)["runs"] if path.exists() else {}
     for point in sweep.points:
@@ -115,10 +129,7 @@ def record(sweep: Sweep, folder: str | os.PathLike) -> None:
                 f"{path.parent / point.name}: this run was made with other settings ({changed}). "
                 f"Use another --workdir, or delete this folder and {path}"
             )
-        if point.name not in known or not is_finished(folder, point):
-            flags = point.flags()
-            known[point.name] = {"source": point.source, "flags": flags, "config": point.config}
-    write_json(path, {"name": sweep.name, "runs": known})
+    return known
 
 
 def commands(
@@ -152,6 +163,21 @@ def report_failures(failures: Sequence[Failure], say: Callable[[str], None]) -> 
             say(f"  {line}")
     if failures:
         say(f"\n{len(failures)} runs failed; the same command tries them again")
+
+
+def _wait_for_the_former(run_folder, stops: list, say: Callable[[str], None]) -> None:
+    """Returns when no run of a sweep that was killed (SIGKILL) is at work in the folder any more."""
+    said = False
+    while not stops:
+        try:
+            with folder_lock(run_folder):
+                return
+        except InputError as error:
+            if not said:
+                say(f"waiting: {error}")
+            said = True
+        time.sleep(POLL_SECONDS)
+    raise Stopped(run_folder.name)
 
 
 def _run_point(point: Point, folder, trainer, stops: list, echo: bool) -> Failure | None:

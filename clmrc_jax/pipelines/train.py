@@ -11,8 +11,9 @@ import jax
 
 from clmrc_jax import hosts, maintenance, notice, preflight
 from clmrc_jax.files import InputError, write_json
+from clmrc_jax.pipelines.locks import workdir_lock
 from clmrc_jax.pipelines.settings import plain
-from clmrc_jax.pipelines.stages import MANIFEST, Run, workdir_lock
+from clmrc_jax.pipelines.stages import MANIFEST, Run
 
 
 def main(

@@ -22,6 +22,9 @@ from clmrc_jax.files import InputError, read_json, write_json
 from clmrc_jax.sharding import flatten_paths
 
 _CHECKSUMS = "checksums.json"
+_ITEMS = {"state", "data", "config"}
+_MARKS = {_CHECKSUMS, "commit_success.txt", "_CHECKPOINT_METADATA"}
+_INTERRUPTED = "interrupted while it was written"
 _CRC_LIMIT = 64 * 2**20  # larger files are checked by size alone: a CRC costs about 1 s per GB
 _FULL_DISK = ("no space left", "enospc", "disk quota", "file too large", "resource_exhausted")
 
@@ -111,26 +114,14 @@ def restore_latest(checkpoints: Checkpoints, abstract_state, config: dict) -> Re
     Raises InputError for a checkpoint of another configuration or other arrays (naming the
     first difference), and when every checkpoint is damaged.
     """
-    damaged, rejected = [], []
-    for step in sorted(checkpoints.manager.all_steps(), reverse=True):
-        folder = checkpoints.folder / str(step)
-        if not (folder / "config").exists() or not (folder / "state").exists():
-            raise InputError(f"{folder} is not a checkpoint of this program; use another workdir")
-        problem = _damage(folder)
-        if problem is None:
-            restored = _restore(checkpoints, step, abstract_state, config)
-            _discard(checkpoints, rejected, f"continuing from step {step}")
-            return restored
-        rejected.append((step, problem))
-        damaged += [] if problem.startswith("interrupted") else [step]
-    if damaged:
-        step, problem = rejected[0]
-        raise InputError(
-            f"{checkpoints.folder / str(step)}: {problem}, and no earlier checkpoint is intact; "
-            f"remove {checkpoints.folder.parent} to start this training again"
-        )
-    _discard(checkpoints, rejected, "starting from the beginning")
-    return None
+    # One process looks for all, before any of them removes what was rejected.
+    step, rejected = hosts.on_first("checkpoints", lambda: _newest_intact(checkpoints))
+    if step is None:
+        _discard(checkpoints, rejected, "starting from the beginning")
+        return None
+    restored = _restore(checkpoints, step, abstract_state, config)
+    _discard(checkpoints, rejected, f"continuing from step {step}")
+    return restored
 
 
 def close(checkpoints: Checkpoints) -> None:
@@ -156,6 +147,32 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
         "data": ocp.JsonCheckpointHandler(),
         "config": ocp.JsonCheckpointHandler(),
     }
+
+
+def _newest_intact(checkpoints) -> tuple[int | None, list[tuple[int, str]]]:
+    """Its step, and (step, what is wrong) of those after it. Raises as `restore_latest` does."""
+    rejected = []
+    for step in sorted(checkpoints.manager.all_steps(), reverse=True):
+        folder = checkpoints.folder / str(step)
+        if not _is_ours(folder):
+            raise InputError(f"{folder} is not a checkpoint of this program; use another workdir")
+        problem = _damage(folder)
+        if problem is None:
+            return step, rejected
+        rejected.append((step, problem))
+    if any(problem != _INTERRUPTED for _, problem in rejected):
+        step, problem = rejected[0]
+        raise InputError(
+            f"{checkpoints.folder / str(step)}: {problem}, and no earlier checkpoint is intact; "
+            f"remove {checkpoints.folder.parent} to start this training again"
+        )
+    return None, rejected
+
+
+def _is_ours(folder) -> bool:
+    """Whether nothing but our items lies there: perhaps not all, when its removal was killed."""
+    names = {path.name for path in folder.iterdir()}
+    return names <= _ITEMS | _MARKS and (bool(names & _ITEMS) or not names)
 
 
 def _wait(checkpoints):
@@ -217,7 +234,7 @@ def _files(folder):
 def _damage(folder) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
     if not (folder / _CHECKSUMS).exists():
-        return "interrupted while it was written"
+        return _INTERRUPTED
     try:
         expected = read_json(folder / _CHECKSUMS)["files"]
         found = _fingerprints(folder)

@@ -22,3 +22,11 @@ def test_pack_sends_the_code_with_its_changes(tmp_path, checkout):
         ["tar", "-xzOf", tmp_path / "x.tar.gz", "job.sh"], capture_output=True, text=True
     )
     assert "from the checkout" in unpacked.stdout
+
+
+def test_pack_of_changes_that_git_cannot_take_sends_nothing(tmp_path, checkout):
+    (checkout / "new.py").write_text("")
+    subprocess.run(["git", "-C", checkout, "add", "-N", "new.py"], check=True)
+    with pytest.raises(InputError, match="stash create: .*new.py"):
+        checkouts.pack(checkout, str(tmp_path / "x.tar.gz"))
+    assert not (tmp_path / "x.tar.gz").exists()

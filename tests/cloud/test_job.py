@@ -149,6 +149,12 @@ def test_stop_reaches_a_program_behind_shells_but_not_its_helpers(worker, tmp_pa
     assert job.judge([now]) == Outcome("stopped", code=75)
 
 
+def test_stop_says_where_a_job_runs(worker):
+    assert job.parse_stopped(worker(job.stop_script())) == []  # a new slice
+    worker(job.start_script("sleep 30"))
+    assert job.parse_stopped(worker(job.stop_script())) == ["host-w-0"]
+
+
 def test_end_is_no_stop_that_somebody_asked_for(worker):
     worker(job.start_script("trap 'exit 75' TERM; echo ready; sleep 30 & wait"))
     while state(worker).line != "ready":

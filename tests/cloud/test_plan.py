@@ -55,3 +55,19 @@ def test_plan_of_other_verbs_is_their_command():
         "gcloud compute tpus tpu-vm delete s --zone=us-central2-b --quiet"
     ]
     assert len(plan("status", SLICE)) == 3
+
+
+def test_plan_of_run_deletes_at_the_end_only_where_asked(checkout):
+    kept, deleted = (
+        plan("run", SLICE, RunOptions("true", checkout, delete=delete)) for delete in (False, True)
+    )
+    assert deleted == [*kept, f"# when it has succeeded\n{plan('delete', SLICE)[0]}"]
+
+
+def test_plan_stops_where_git_cannot_say_what_changed(checkout, tmp_path):
+    (checkout / "new.py").write_text("")
+    subprocess.run(["git", "-C", checkout, "add", "-N", "new.py"], check=True)
+    lines = plan("run", SLICE, RunOptions("true", checkout))
+    line = next(line for line in lines if "stash create" in line)
+    done = subprocess.run(["bash", "-c", f"{line}\necho on"], capture_output=True, text=True)
+    assert done.returncode == 1 and "on" not in done.stdout.split()

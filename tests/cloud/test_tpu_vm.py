@@ -195,6 +195,12 @@ def test_stop_from_elsewhere_ends_the_launcher_with_75(cloud, checkout):
     assert cloud.state()["node"] == "READY"
 
 
+def test_stop_without_a_job_says_so(cloud, checkout, capfd):
+    assert tpu_vm.run(SLICE, options(checkout, "true")) == 0
+    tpu_vm.stop(SLICE)
+    assert "no job runs there. A launcher that is at work will start one" in capfd.readouterr().err
+
+
 def test_run_waits_out_a_stockout(cloud, checkout, capfd):
     message = '{"code": 8, "message": "There is no more capacity in the zone \\"z\\""}'
     cloud.set(fail=[{"when": "tpu-vm create", "times": 2, "message": message}])

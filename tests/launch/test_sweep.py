@@ -85,6 +85,15 @@ def test_sweep_collect_makes_the_table_of_what_is_there(sweep_main, tmp_path, ca
     assert "1 of 2" in (tmp_path / "table.md").read_text()
 
 
+@pytest.mark.parametrize("flag", ["--collect", "--dry_run", "--emit=commands"])
+def test_sweep_shows_no_runs_of_other_settings(sweep_main, tmp_path, capsys, flag):
+    assert sweep_main(smoke(tmp_path, "--emit=commands")) == 0
+    write_json(tmp_path / "smoke,seed=1" / "report.json", {"summary": {"f1": 3.0}})
+    assert sweep_main(smoke(tmp_path, flag, "--config.retriever.batch_size=24")) == 2
+    assert "made with other settings (retriever.batch_size: " in capsys.readouterr().err
+    assert not (tmp_path / "table.md").exists()
+
+
 def test_sweep_refuses_to_run_as_one_of_several_processes(
     sweep_main, tmp_path, capsys, monkeypatch
 ):

@@ -81,6 +81,8 @@ def test_create_dry_run_direct_is_a_tpu_vm(launch, capsys):
     [
         (["run", *PLACE, "--accelerator=v4-8"], "give the command after --"),
         (["run", *PLACE, "--accelerator=v4-9", "--", "true"], "v4 has the sizes"),
+        (["run", *PLACE, "--accelerator=v4-8", "--poll=-5", "--", "true"], "--poll=-5: must be"),
+        (["run", *PLACE, "--accelerator=v4-8", "--poll=0", "--", "true"], "--poll=0: must be"),
         (["create", "S", "--zone=us-central2-b", "--accelerator=v4-8"], "slice name"),
         (["status", "s", "--zone=moon"], "expected one like us-central2-b"),
         (["status", *PLACE], "gcloud is not installed here"),

@@ -1,7 +1,6 @@
 """Stages run once, notice changed settings, and never share a workdir."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import textwrap
 import pytest
 
 from clmrc_jax.files import InputError, read_json, write_json
-from clmrc_jax.pipelines.stages import MANIFEST, Run, settings_fingerprint, workdir_lock
+from clmrc_jax.pipelines.stages import MANIFEST, Run, settings_fingerprint
 
 SETTINGS = {"seed": 0, "model": {"layers": 2, "buckets": (64, 128)}, "lang": "日本"}
 
@@ -144,7 +143,8 @@ def test_damaged_manifest_is_an_input_error(tmp_path):
 SCRIPT = textwrap.dedent("""
     import sys, time
     from clmrc_jax.files import InputError, write_jsonl
-    from clmrc_jax.pipelines.stages import Run, workdir_lock
+    from clmrc_jax.pipelines.locks import workdir_lock
+    from clmrc_jax.pipelines.stages import Run
 
     def rows(pause):
         for i in range(5):
@@ -187,13 +187,3 @@ def test_second_run_is_refused_and_a_killed_one_is_continued(tmp_path):
     assert third.returncode == 0, err
     assert "first: done before" in err and "second: rows 5" in err
     assert len((tmp_path / "second" / "rows.jsonl").read_text().splitlines()) == 5
-
-
-def test_lock_names_the_holder_and_is_free_afterwards(tmp_path):
-    with workdir_lock(tmp_path / "new"):
-        assert f"process {os.getpid()}" in (tmp_path / "new" / "lock").read_text()
-        with pytest.raises(InputError, match=f"process {os.getpid()} on .* is running"):
-            with workdir_lock(tmp_path / "new"):
-                pytest.fail("two runs in one workdir")
-    with workdir_lock(tmp_path / "new"):
-        pass

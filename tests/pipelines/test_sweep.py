@@ -1,3 +1,4 @@
+import contextlib
 import os
 import re
 import shlex
@@ -12,7 +13,7 @@ import pytest
 from clmrc_jax.exit_status import PREEMPTED
 from clmrc_jax.files import InputError, read_json
 from clmrc_jax.pipelines import sweep, sweep_table
-from clmrc_jax.pipelines.stages import workdir_lock
+from clmrc_jax.pipelines.locks import workdir_lock
 from clmrc_jax.pipelines.sweep_points import load_sweep
 
 CONFIG = """
@@ -169,6 +170,31 @@ def test_run_workdir_in_use_or_of_other_settings_raises(runner, tmp_path):
     (tmp_path / "x.py").write_text(CONFIG.replace("1e-4", "2e-4"))
     with pytest.raises(InputError, match=r"made with other settings \(rate: 0.0001 then, 0.0002"):
         runner('{"preset": "good", "seed": 0}')
+
+
+def test_run_waits_for_the_run_that_a_killed_sweep_has_left(runner, tmp_path):
+    """It holds the accelerator, so that no other run may start either."""
+    said, left = [], tmp_path / "w" / "good,seed=0"
+    with contextlib.ExitStack() as orphan:
+        orphan.enter_context(workdir_lock(left))
+
+        def say(line):
+            said.append(line)
+            if "waiting" in line:
+                assert starts(tmp_path / "w") == {}
+                orphan.close()
+
+        plan = runner.plan('{"preset": "good", "seed": [0, 1]}')
+        assert sweep.run(plan, tmp_path / "w", runner.trainer, say=say, echo=False) == []
+    (line,) = [line for line in said if "waiting" in line]
+    assert f"{left}: process {os.getpid()}" in line and "is running in this workdir" in line
+
+
+def test_run_told_to_stop_while_it_waits_stops(runner, tmp_path):
+    with workdir_lock(tmp_path / "w" / "good,seed=0"):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(sweep.Stopped):
+            runner('{"preset": "good", "seed": 0}')
 
 
 def test_run_starts_no_jax_backend_which_would_hold_the_accelerator(runner, tmp_path):

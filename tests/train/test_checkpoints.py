@@ -1,5 +1,6 @@
 import contextlib
 import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,29 @@ def test_save_again_after_an_interrupted_save_of_the_same_step_replaces_it(tmp_p
     save_steps(tmp_path / "c", 1)
     (tmp_path / "c" / "1" / "checksums.json").unlink()
     save_steps(tmp_path / "c", 1)
+    assert restore(tmp_path / "c").step == 1
+
+
+@pytest.mark.parametrize("gone", [["config"], ["state", "data"], ["config", "state", "data"]])
+def test_restore_latest_after_a_removal_that_was_killed_goes_on_with_it(tmp_path, capsys, gone):
+    save_steps(tmp_path / "c", 1, 2)
+    (tmp_path / "c" / "2" / "checksums.json").unlink()
+    for item in gone:
+        shutil.rmtree(tmp_path / "c" / "2" / item)
+    if len(gone) == 3:
+        for rest in (tmp_path / "c" / "2").iterdir():
+            rest.unlink()
+    assert restore(tmp_path / "c").step == 1
+    assert "c/2: interrupted while it was written; removing it" in capsys.readouterr().err
+
+
+def test_restore_latest_of_other_processes_takes_the_first_ones_word(tmp_path, monkeypatch):
+    """They may come when process 0 has begun to remove what it rejected."""
+    save_steps(tmp_path / "c", 1, 2)
+    shutil.rmtree(tmp_path / "c" / "2" / "config")
+    (tmp_path / "c" / "2" / "foreign").write_text("")
+    words = [1, [[2, "interrupted while it was written"]]]
+    monkeypatch.setattr(checkpoints.hosts, "on_first", lambda name, work: words)
     assert restore(tmp_path / "c").step == 1
 
 
