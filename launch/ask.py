@@ -113,8 +113,9 @@ def _show(answer) -> None:
     table = Table(box=box.SIMPLE_HEAD, caption=f"{answer.seconds:.2f} s", caption_justify="left")
     table.add_column("score", justify="right")
     table.add_column("lang")
-    table.add_column("title")
-    table.add_column("text")
+    # Folded, since a text without spaces is one word, and would end in an ellipsis.
+    table.add_column("title", overflow="fold")
+    table.add_column("text", overflow="fold")
     for passage in answer.passages:
         text = passage["text"] if passage["whole"] else f"{passage['text']} (cut off)"
         cells = (passage["lang"], passage["title"], text)

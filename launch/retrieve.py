@@ -25,7 +25,7 @@ _HELP = {
     "encoder": "folder or hub id of the passage (and question) encoder",
     "passages": "passage file, .jsonl or .tsv (.gz)",
     "questions": "question file, .jsonl (.gz), native MKQA too",
-    "output": "run file to write",
+    "output": "run file to write, JSONL, or .trec for trec_eval",
     "passages_lang": "language of passages that do not name theirs, e.g. of DPR's TSV",
     "questions_lang": "language of questions that do not name theirs; of native MKQA, the one wanted",
     "top_k": "passages per question",

@@ -64,19 +64,21 @@ def article_passages(
     *,
     mode: str = "fixed",
     headings: bool = False,
-    start_id: int = 0,
+    numbers: Iterator[int] | None = None,
 ) -> Iterator[Passage]:
     """Streams the passages of articles of one language, article after article.
 
     headings: keep section headings as sentences of the text (fixed mode only).
-    start_id: first number. Ids are "<lang>-<number>"; in legacy mode bare numbers that skip one per
-    article in languages with spaces, as published.
+    numbers: where ids come from, 0, 1, ... by default; the next one is free afterwards. Ids are
+    "<lang>-<number>"; in legacy mode bare numbers that skip one per article in languages with spaces,
+    as published.
     Raises InputError for an unknown mode or language, or a word segmenter that is not installed.
     """
     lang = known_language(lang, "lang")
-    number = start_id
+    numbers = itertools.count() if numbers is None else numbers
     for article in articles:
         for text in split_article(article, lang, mode=mode, headings=headings):
+            number = next(numbers)
             yield Passage(
                 id=str(number) if mode == "legacy" else f"{lang}-{number}",
                 lang=lang,
@@ -84,9 +86,8 @@ def article_passages(
                 title=article.title.split("_0")[0] if mode == "legacy" else article.title,
                 text=text,
             )
-            number += 1
         if mode == "legacy" and language(lang).spaced:
-            number += 1
+            next(numbers)
 
 
 def split_article(
@@ -97,10 +98,7 @@ def split_article(
     An article of fewer than 20 tokens gives none. Legacy also drops a tail of 1 to 20 tokens, so
     that 20 tokens give nothing and 120 give 100; fixed gives 20, and 100 + 20.
     """
-    if mode not in MODES:
-        raise InputError(f"Wikipedia mode {mode!r}: it must be one of {', '.join(MODES)}")
-    if mode == "legacy" and headings:
-        raise InputError("headings are kept in fixed mode only; the published scripts drop them")
+    check_mode(mode, headings)
     legacy = mode == "legacy"
     paragraphs = article_paragraphs(article, legacy=legacy, headings=headings)
     tokens, joiner = _tokens(paragraphs, lang, legacy)
@@ -114,6 +112,14 @@ def split_article(
     if len(tail) > LEGACY_SHORT_TAIL:
         texts.append(" ".join(tail))  # with spaces in every language: the published defect
     return texts
+
+
+def check_mode(mode: str, headings: bool) -> None:
+    """Raises InputError for an unknown mode, and for headings in legacy mode."""
+    if mode not in MODES:
+        raise InputError(f"Wikipedia mode {mode!r}: it must be one of {', '.join(MODES)}")
+    if mode == "legacy" and headings:
+        raise InputError("headings are kept in fixed mode only; the published scripts drop them")
 
 
 def article_paragraphs(

@@ -141,8 +141,14 @@ def run_settings(workdir: str | os.PathLike) -> CoraSettings:
             f"{workdir}: no finished run here (no config.json); "
             "train one with launch/tpu_train.py --workdir, or give its folder"
         )
+    settings = read_json(path)
+    if "retriever" not in settings:
+        raise InputError(
+            f"{workdir}: a run without passages to find; launch/ask.py asks runs of configs/cora.py, "
+            "and launch/read.py answers with a span reader"
+        )
     try:
-        return build(CoraSettings, read_json(path), "")
+        return build(CoraSettings, settings, "")
     except InputError as error:
         raise InputError(f"{path}: {error} (was the run made by another version?)") from error
 

@@ -179,7 +179,7 @@ def _load_tower(settings, folder) -> tuple[BertConfig, dict]:
     config, weights = pretrained.load_bert(folder, **settings.retriever_model.sizes)
     tower = {"bert": weights}
     if settings.retriever_head.get("projection"):
-        tower["projection"] = _load_projection(folder)
+        tower["projection"] = load_projection(folder)
     return config, tower
 
 
@@ -190,7 +190,8 @@ def _save_projection(folder, projection: dict) -> None:
         file.write(save(projection))
 
 
-def _load_projection(folder) -> dict:
+def load_projection(folder) -> dict:
+    """The linear layer on top of a tower that `save_retriever` wrote with one: kernel, bias."""
     from safetensors.flax import load
 
     return load((folder / PROJECTION).read_bytes())

@@ -29,6 +29,7 @@ from clmrc_jax.files import InputError
 from clmrc_jax.models import biencoder
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.pipelines.locks import workdir_lock
+from clmrc_jax.pipelines.models import PROJECTION, load_projection
 from clmrc_jax.retrieval.batches import BatchPlan, PassageTokens
 from clmrc_jax.retrieval.embeddings import DTYPES, EmbeddingStore, fingerprint_of
 from clmrc_jax.retrieval.encode import encode_corpus, encode_questions
@@ -226,11 +227,20 @@ def _load_bert(name: str):
 
 
 def _load(name: str, options: RetrieveOptions) -> tuple[BiEncoderConfig, dict]:
+    """The encoder of a folder or hub id; a tower that was trained with a projection keeps it."""
     bert_config, params = _load_bert(name)
+    tower, width = {"bert": params}, 0
+    if (epath.Path(name) / PROJECTION).exists():
+        tower["projection"] = load_projection(epath.Path(name))
+        width = tower["projection"]["kernel"].shape[1]
     config = BiEncoderConfig(
-        bert_config, pooling=options.pooling, tied=True, normalize=options.normalize
+        bert_config,
+        pooling=options.pooling,
+        tied=True,
+        projection=width,
+        normalize=options.normalize,
     )
-    return config, {"shared": {"bert": params}}
+    return config, {"shared": tower}
 
 
 def _encoder(config: BiEncoderConfig, params: dict, mesh):

@@ -1,4 +1,4 @@
-"""Retrieval runs: which passages were found for which question, as JSONL and as TREC files.
+"""Retrieval runs: which passages were found for which question, as JSONL; TREC files to go.
 
     {q_id, question, lang, answers, ctxs: [{id, lang, article_id, title, text, score}]}
 
@@ -8,7 +8,6 @@ text as asked: a language tag belongs to the formatter of a model, never to a fi
 """
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -51,8 +50,13 @@ def run_rows(questions: Sequence, scores: np.ndarray, rows: np.ndarray, store) -
 def write_run(
     path: str | os.PathLike, questions: Sequence, scores: np.ndarray, rows: np.ndarray, store
 ) -> int:
-    """Streams the joined run (see `run_rows`) to JSONL, atomically; returns the row count."""
-    return files.write_jsonl(path, run_rows(questions, scores, rows, store))
+    """Streams the joined run (see `run_rows`), atomically; returns the number of questions.
+
+    As JSONL, or for trec_eval and its kin where the name ends in `.trec`.
+    """
+    found = run_rows(questions, scores, rows, store)
+    write = write_trec if os.fspath(path).endswith(".trec") else files.write_jsonl
+    return write(path, found)
 
 
 def read_run(path: str | os.PathLike) -> Iterator[dict]:
@@ -71,7 +75,7 @@ def read_run(path: str | os.PathLike) -> Iterator[dict]:
 
 
 def write_trec(path: str | os.PathLike, run: Iterable[dict], tag: str = "clmrc_jax") -> int:
-    """Writes run rows as `q_id Q0 passage_id rank score tag`, atomically; returns the lines.
+    """Writes run rows as `q_id Q0 passage_id rank score tag`, atomically; returns how many rows.
 
     Raises InputError for an id with white space: the format has no quoting.
     """
@@ -83,34 +87,5 @@ def write_trec(path: str | os.PathLike, run: Iterable[dict], tag: str = "clmrc_j
                     if not name or name.split() != [name]:
                         raise InputError(f"{path}: id {name!r} cannot stand in a TREC run")
                 file.write(f"{row['q_id']} Q0 {ctx['id']} {rank} {ctx['score']} {tag}\n")
-                count += 1
+            count += 1
     return count
-
-
-def read_trec(path: str | os.PathLike) -> Iterator[tuple[str, list[tuple[str, float]]]]:
-    """Yields (q_id, [(passage id, score), ...]) by rank, questions in file order.
-
-    Lines of one question must stand together. Raises InputError naming file and line.
-    """
-    seen = set()
-    for q_id, group in itertools.groupby(_trec_lines(path), key=lambda line: line[1]):
-        lines = list(group)
-        if q_id in seen:
-            raise InputError(f"{path}, line {lines[0][0]}: question {q_id} appears again")
-        seen.add(q_id)
-        yield q_id, [(doc, score) for _, _, doc, _, score in sorted(lines, key=lambda x: x[3])]
-
-
-def _trec_lines(path) -> Iterator[tuple[int, str, str, int, float]]:
-    with files.open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            try:
-                q_id, _, doc, rank, score, _ = fields
-                yield number, q_id, doc, int(rank), float(score)
-            except ValueError as error:
-                raise InputError(
-                    f"{path}, line {number}: expected `q_id Q0 passage_id rank score tag`"
-                ) from error

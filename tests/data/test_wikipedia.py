@@ -1,4 +1,5 @@
 import builtins
+import itertools
 
 import pytest
 
@@ -86,10 +87,10 @@ def test_first_paragraph_that_is_not_the_title_survives_only_in_fixed_mode():
 
 def test_ids_are_dense_in_fixed_mode_and_skip_in_legacy():
     articles = [article_of(250), article_of(5), article_of(100, "A_0b")]
-    fixed = list(article_passages(articles, "en", start_id=10))
+    fixed = list(article_passages(articles, "en", numbers=itertools.count(10)))
     assert [passage.id for passage in fixed] == ["en-10", "en-11", "en-12", "en-13"]
     assert (fixed[3].title, fixed[3].article_id, fixed[3].lang) == ("A_0b", "en:7", "en")
-    legacy = list(article_passages(articles, "en", mode="legacy", start_id=10))
+    legacy = list(article_passages(articles, "en", mode="legacy", numbers=itertools.count(10)))
     assert [passage.id for passage in legacy] == ["10", "11", "12", "15"]
     assert legacy[3].title == "A"
 

@@ -154,6 +154,22 @@ def test_ask_command_prints_json_and_says_the_language(command, workdir, capsys)
     assert "language: ja (Japanese), by its script" in err
 
 
+def test_ask_command_shows_whole_texts_without_spaces(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = "".join(chr(0x3042 + n % 80) for n in range(300))
+    passage = {"score": 1.0, "lang": "ja", "title": text[:60], "text": text, "whole": True}
+    command._show(ask.Answer("q", "ja", "", "a", 1.0, [passage], 0.1))
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert sum(shown.count(character) for character in set(text)) == 360
+
+
+def test_ask_command_of_a_reading_run_names_the_command_for_it(command, tmp_path, capsys):
+    write_json(tmp_path / "config.json", {"name": "dual_bert", "data": {}})
+    assert command.main([f"--workdir={tmp_path}", "--question=What?"]) == 2
+    assert "and launch/read.py answers with a span reader" in capsys.readouterr().err
+
+
 def test_ask_command_interactive_survives_a_bad_line(command, workdir, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("What is the euro?\n\n1871?\nMitä?\n"))
     assert command.main([f"--workdir={workdir}"]) == 0

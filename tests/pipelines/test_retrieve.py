@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -84,6 +85,25 @@ def test_retrieve_scores_equal_the_model_called_directly(encoder, tmp_path):
     vectors = encode_passages(config, {"shared": {"bert": params}}, ids, ids >= 0)
     expected = np.asarray(vectors[1:] @ vectors[0])
     np.testing.assert_allclose([ctx["score"] for ctx in row["ctxs"]], expected, rtol=5e-3)
+
+
+def test_retrieve_with_a_towers_projection_and_a_trec_file(encoder, tmp_path):
+    """A trained tower of another width searches with its own vectors."""
+    from safetensors.numpy import save_file
+
+    first = retrieve(_options(encoder, tmp_path, top_k=5, normalize=False))
+    expected = [[ctx["score"] for ctx in row["ctxs"]] for _, row in read_jsonl(first["output"])]
+    shutil.copytree(encoder, tmp_path / "tower")
+    half = np.eye(32, 48, dtype=np.float32) / 2  # halves every vector, and pads it
+    projection = {"kernel": half, "bias": np.zeros(48, np.float32)}
+    save_file(projection, tmp_path / "tower" / "projection.safetensors")
+    options = _options(str(tmp_path / "tower"), tmp_path, top_k=5, normalize=False)
+    options = dataclasses.replace(options, output=str(tmp_path / "run.trec"))
+    assert retrieve(options)["dim"] == 48
+    lines = [line.split() for line in (tmp_path / "run.trec").read_text().splitlines()]
+    scores = np.array([float(line[4]) for line in lines]).reshape(9, 5)
+    np.testing.assert_allclose(4 * scores, expected, rtol=1e-2)
+    assert lines[0][0] == "q0" and lines[0][3] == "1"
 
 
 def test_retrieve_second_run_reuses_the_workdir(encoder, tmp_path):
