@@ -77,11 +77,6 @@ class MarianTokenizer(Tokenizer):
         return self._target.decode_pieces(pieces).replace("▁", " ").strip()
 
 
-def is_marian_folder(folder: Pathlike) -> bool:
-    """Whether the folder holds a Marian tokenizer."""
-    return (epath.Path(folder) / SOURCE_SPM).exists()
-
-
 def tokenizer_files(folder: Pathlike) -> list[epath.Path]:
     """Paths of a Marian tokenizer's files."""
     folder = epath.Path(folder)

@@ -12,7 +12,7 @@ size in stretches of `STRETCH` batches, whose order stays random.
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import grain
 import numpy as np
@@ -174,14 +174,3 @@ def pad_to_bucket(
         ids[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = True
     return ids, mask
-
-
-def batches_for_inference(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Row numbers of `count` rows in order, in batches of one shape.
-
-    yields: (rows [batch_size] int64, valid). The last batch repeats the last row up to
-    batch_size; only its first `valid` rows count.
-    """
-    for start in range(0, count, batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-        yield rows, min(batch_size, count - start)

@@ -319,8 +319,3 @@ def dpr_row(example: RetrieverExample) -> dict:
             ],
         }
     )
-
-
-def write_dpr(path: str | os.PathLike, examples: Iterable[RetrieverExample]) -> int:
-    """Streams training rows to JSONL, atomically; returns how many."""
-    return write_jsonl(path, map(dpr_row, examples))

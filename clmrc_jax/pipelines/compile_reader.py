@@ -30,7 +30,6 @@ from clmrc_jax.train.loop import Trainer
 from clmrc_jax.train.span_objectives import dual_span_objective, span_objective
 
 _WINDOWS = 1 << 20  # enough that the warm-up of a recipe is no shorter than the run's
-_PHASES = {"source": "source_recipe"}  # the other phases follow the target recipe
 
 
 def reader_steps(s: ClmrcSettings, meshes: Meshes) -> list[Step]:

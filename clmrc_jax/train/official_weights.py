@@ -50,20 +50,12 @@ def load_span_reader(path: str | os.PathLike, config: BertConfig, *, prefix: str
     return _load(path, official_names.span_reader_variables(config), prefix)
 
 
-def load_encoder(path: str | os.PathLike, config: BertConfig, *, prefix: str = "") -> dict:
-    """Only the BERT parameters, whatever heads the file holds beside `bert/...`.
-
-    This is what the released Dual BERT inherits from a SQuAD reader, whose head has another name.
-    """
-    return _load(path, official_names.bert_variables(config), prefix, only="bert/")["bert"]
-
-
-def _load(path, rows, prefix: str, only: str = "") -> dict:
+def _load(path, rows, prefix: str) -> dict:
     with _arrays(path) as arrays:
         variables = {
             name.removeprefix(prefix): arrays[name]
             for name in arrays.files
-            if name.startswith(prefix + only)
+            if name.startswith(prefix)
         }
     try:
         return official_names.from_official(rows, variables)

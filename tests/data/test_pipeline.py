@@ -2,7 +2,7 @@ import grain
 import numpy as np
 import pytest
 
-from clmrc_jax.data.pipeline import batches_for_inference, make_dataset, pad_to_bucket
+from clmrc_jax.data.pipeline import make_dataset, pad_to_bucket
 from clmrc_jax.files import InputError
 
 
@@ -153,10 +153,3 @@ def test_pad_to_bucket_takes_the_smallest_that_fits():
 def test_pad_to_bucket_too_long_raises():
     with pytest.raises(InputError, match="a sequence has 9 tokens, the longest bucket holds 8"):
         pad_to_bucket([list(range(9))], (4, 8), pad_id=0)
-
-
-def test_batches_for_inference_covers_all_rows_in_one_shape():
-    batches = list(batches_for_inference(7, 3))
-    assert [rows.tolist() for rows, _ in batches] == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
-    assert [valid for _, valid in batches] == [3, 3, 1]
-    assert list(batches_for_inference(0, 3)) == []

@@ -9,11 +9,11 @@ from clmrc_jax.data.passages import Passage
 from clmrc_jax.data.qa_examples import (
     Question,
     RetrieverExample,
+    dpr_row,
     read_dpr,
     read_mkqa,
     read_questions,
     with_english_answers,
-    write_dpr,
     write_questions,
 )
 from clmrc_jax.files import InputError, write_json, write_jsonl
@@ -149,7 +149,7 @@ def test_dpr_rows_round_trip(tmp_path):
     passage = Passage("p", "en", "en:Tokyo", "Tokyo", "A city.")
     question = Question("7", "どこ？", "ja", ("東京",), "en")
     examples = [RetrieverExample(question, (passage, passage), (passage,))]
-    assert write_dpr(tmp_path / "t.jsonl", examples) == 1
+    write_jsonl(tmp_path / "t.jsonl", map(dpr_row, examples))
     assert list(read_dpr(tmp_path / "t.jsonl")) == examples
 
 

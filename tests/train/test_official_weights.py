@@ -30,17 +30,6 @@ def test_loaded_model_computes_what_the_reference_computes_from_the_same_variabl
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=2e-5)
 
 
-def test_encoder_is_read_whatever_head_the_file_holds(tmp_path):
-    variables = {name: v for name, v in VARIABLES.items() if name.startswith("bert/")}
-    variables |= {"cls/squad/output_weights": np.zeros((2, 12)), "cls/squad/output_bias": [0, 1]}
-    path = save(tmp_path / "squad.npz", variables)
-    encoder = official_weights.load_encoder(path, BERT)
-    reader = official_weights.load_span_reader(path, BERT)
-    for a, b in zip(jax.tree.leaves(encoder), jax.tree.leaves(reader["bert"]), strict=True):
-        np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(reader["head"]["bias"], [0, 1])
-
-
 def test_errors_name_the_file_and_the_variables(tmp_path):
     with pytest.raises(InputError, match="none.npz: no such file"):
         official_weights.load_dual_bert(tmp_path / "none.npz", CONFIG)
@@ -61,4 +50,4 @@ def test_errors_name_the_file_and_the_variables(tmp_path):
 def test_pickled_arrays_are_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", **{"bert/x": np.array([{}], dtype=object)})
     with pytest.raises(InputError, match="objects.npz: not a whole .npz file"):
-        official_weights.load_encoder(tmp_path / "objects.npz", BERT)
+        official_weights.load_span_reader(tmp_path / "objects.npz", BERT)
