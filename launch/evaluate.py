@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clmrc_jax.evaluate.scores import Scores
-from clmrc_jax.evaluate.tasks import TASKS, Request, evaluate
+from clmrc_jax.evaluate.tasks import DEPTH, TASKS, Request, Task, evaluate
 from clmrc_jax.files import InputError, write_jsonl
 
 
@@ -42,11 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    tasks = "\n".join(
-        f"  {name:14} {row.help} ({', '.join(row.modes)})" for name, row in TASKS.items()
-    )
+    tasks = "\n".join(f"  {name:14} {_in_words(row)}" for name, row in TASKS.items())
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\ntasks, and their modes (the default first):\n{tasks}\n\n"
+        description=f"{__doc__}\ntasks, their modes (the default first) and the options they "
+        f"take:\n{tasks}\n\n"
         "legacy: the official scorer to the bit.  fixed: its defects mended.\n"
         "portable: needs no word segmenter; not comparable with published numbers.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -76,9 +75,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='JSON {id: score of "no answer"}: squad2 then looks for the best threshold',
     )
-    parser.add_argument("--top_k", type=_positive, default=10, help="retrieval depth (default 10)")
+    parser.add_argument(
+        "--top_k", type=_positive, help=f"depth of the recall of retrieval (default {DEPTH})"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
+
+
+def _in_words(task: Task) -> str:
+    """One line of the help: what a task computes, its modes, its options."""
+    options = "".join(f" --{name}" for name in task.options)
+    return f"{task.help} ({', '.join(task.modes)}){options}"
 
 
 def _positive(text: str) -> int:

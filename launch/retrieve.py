@@ -7,7 +7,7 @@ python launch/retrieve.py --encoder=intfloat/multilingual-e5-small --pooling=mea
 
 passages: JSONL {id, lang, title, text} or TSV (id, text, title, lang; --passages_lang for DPR's
 three columns); questions: JSONL {id, question, lang, answers}; the run: JSONL {q_id, ctxs: [{id, lang, title, text, score}]}.
-Score it with launch/evaluate.py --task=retrieval.
+Score it with launch/evaluate.py --task=retrieval (--top_k: not more than here).
 """
 
 import argparse

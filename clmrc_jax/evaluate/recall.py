@@ -8,7 +8,7 @@ The paper published no rule; ours is stated there so that numbers can be compare
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 
 from clmrc_jax.evaluate.answer_match import contains_answer, searchable
@@ -33,21 +33,23 @@ def score_retrieval(
 ) -> Scores:
     """R^L@k (`r_l@k`), R^multi@k (`r_multi@k`) and MRR@k of both, in percent, per language.
 
-    run: rows {q_id, lang, answers, ctxs: [{title, text, lang}, best first]}.
+    run: rows {q_id, lang, answers, ctxs: [{title, text, lang}, best first]}; it is read twice and
+    its texts are not kept, so one in a file (`files.JsonlRows`) may have any length.
     golds: questions whose answers join (or, by id, replace) the run's; parallel questions in
     other languages count for R^multi, and those without a row in the run only there (`missing`).
     None uses the run's own rows.   mode: `substring` or `dpr`.
     `extras["matrix"]` is `language_matrix(run, k)`.
     """
-    run = list(run)
+    run = list(run) if isinstance(run, Iterator) else run
     own = {
         str(row["q_id"]): Gold(str(row["q_id"]), row["lang"], tuple(row["answers"])) for row in run
     }
     golds = list(golds or ())
     known = own | {str(gold.id): gold for gold in golds if gold.answers}
     facts = answers_by_fact(known.values())
-    rows, skipped = [], 0
+    rows, skipped, counts = [], 0, {}
     for row in run:
+        _count_languages(counts, row, k)
         gold = known[str(row["q_id"])]
         by_language = facts[fact_id(gold.id, gold.lang)]
         wanted = {code: searchable(answers) for code, answers in by_language.items()}
@@ -60,7 +62,7 @@ def score_retrieval(
     languages, macro = average(rows, (f"r_l@{k}", f"r_multi@{k}", f"mrr_l@{k}", f"mrr_multi@{k}"))
     missing = sum(str(gold.id) not in own for gold in golds)
     foreign = len(own.keys() - {str(gold.id) for gold in golds}) if golds else 0
-    extras = {"matrix": language_matrix(run, k)}
+    extras = {"matrix": _shares(counts)}
     return Scores(languages, macro, rows, missing, foreign, skipped, extras)
 
 
@@ -100,8 +102,18 @@ def language_matrix(run: Iterable[Mapping], k: int = 10) -> dict[str, dict[str, 
     """
     counts: dict[str, Counter] = {}
     for row in run:
-        languages = counts.setdefault(row["lang"], Counter())
-        languages.update(passage["lang"] for passage in row["ctxs"][:k])
+        _count_languages(counts, row, k)
+    return _shares(counts)
+
+
+def _count_languages(counts: dict[str, Counter], row: Mapping, k: int) -> None:
+    """Adds the passage languages of one row to those of its question language."""
+    languages = counts.setdefault(row["lang"], Counter())
+    languages.update(passage["lang"] for passage in row["ctxs"][:k])
+
+
+def _shares(counts: Mapping[str, Counter]) -> dict[str, dict[str, float]]:
+    """Counts as percent of their question language."""
     return {
         asked: {lang: 100 * n / row.total() for lang, n in row.most_common()}
         for asked, row in counts.items()

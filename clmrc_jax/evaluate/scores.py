@@ -23,11 +23,14 @@ class Scores:
     skipped: int = 0
     extras: dict = field(default_factory=dict)
 
+    def tables(self) -> dict:
+        """`languages` and `macro` alone, as the report reads them."""
+        return {"languages": self.languages, "macro": self.macro}
+
     def to_json(self) -> dict:
         """A JSON-ready dictionary, without the rows per question."""
         return {
-            "languages": self.languages,
-            "macro": self.macro,
+            **self.tables(),
             "missing": self.missing,
             "foreign": self.foreign,
             "skipped": self.skipped,

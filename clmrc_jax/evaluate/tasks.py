@@ -1,7 +1,7 @@
 """The table of evaluation tasks behind `launch/evaluate.py`; a new task is one new row."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -11,14 +11,17 @@ from clmrc_jax.evaluate.mrc_golds import language_of_file, read_mrc_golds, read_
 from clmrc_jax.evaluate.scores import Scores
 from clmrc_jax.files import InputError
 
+DEPTH = 10  # of the retrieval metrics, unless asked for another
+OPTIONS = ("data", "lang", "top_k", "null_scores")  # of Request, for some tasks only
+
 
 @dataclass(frozen=True)
 class Request:
-    """One evaluation: which mode, which files.
+    """One evaluation: which mode, which files. None is an option that was not given.
 
     data: questions (optional for `retrieval`, whose run holds the answers).
     lang: keep one language (native MKQA records), or the language of a SQuAD-like file.
-    top_k: depth of the retrieval metrics.
+    top_k: depth of the retrieval metrics, `DEPTH` unless given.
     null_scores: JSON {id: score of "no answer"} for the best threshold of `squad2`.
     """
 
@@ -26,22 +29,27 @@ class Request:
     predictions: str | PathLike
     data: str | PathLike | None = None
     lang: str | None = None
-    top_k: int = 10
+    top_k: int | None = None
     null_scores: str | PathLike | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """One row of the table. modes: accepted ones, the default first."""
+    """One row of the table.
+
+    modes: accepted ones, the default first.   options: those of `OPTIONS` that make a difference
+    to it; the others are refused.   needs_data: whether it is nothing without `data`.
+    """
 
     help: str
     modes: tuple[str, ...]
     score: Callable[[Request], Scores]
+    options: tuple[str, ...] = ("data",)
     needs_data: bool = True
 
 
 def evaluate(task: str, request: Request) -> Scores:
-    """Scores one prediction file. Raises InputError for a wrong task, mode or file."""
+    """Scores one prediction file. Raises InputError for a wrong task, mode, option or file."""
     if task not in TASKS:
         raise InputError(f"unknown task {task!r}; known tasks: {', '.join(TASKS)}")
     row = TASKS[task]
@@ -49,9 +57,21 @@ def evaluate(task: str, request: Request) -> Scores:
         raise InputError(
             f"task {task} has no mode {request.mode!r}; it has: {', '.join(row.modes)}"
         )
+    _refuse_idle_options(task, request)
     if row.needs_data and request.data is None:
         raise InputError(f"task {task} needs --data, the file of questions with answers")
     return row.score(request)
+
+
+def _refuse_idle_options(task: str, request: Request) -> None:
+    """Raises InputError for an option that would change nothing."""
+    for name in OPTIONS:
+        if getattr(request, name) is not None and name not in TASKS[task].options:
+            takers = ", ".join(other for other, row in TASKS.items() if name in row.options)
+            raise InputError(
+                f"task {task} takes no --{name}: it would change nothing. Leave it out "
+                f"(tasks that take it: {takers})"
+            )
 
 
 def _xor_full(request: Request) -> Scores:
@@ -74,7 +94,22 @@ def _mkqa_official(request: Request) -> Scores:
 def _retrieval(request: Request) -> Scores:
     golds = None if request.data is None else read_golds(request.data)
     rule = {"fixed": "substring", "legacy": "dpr"}[request.mode]
-    return recall.score_retrieval(recall.read_run(request.predictions), golds, request.top_k, rule)
+    depth = DEPTH if request.top_k is None else request.top_k
+    run = recall.read_run(request.predictions)
+    _check_depth(run, depth, request.predictions)
+    return recall.score_retrieval(run, golds, depth, rule)
+
+
+def _check_depth(run: Sequence[Mapping], depth: int, path: str | PathLike) -> None:
+    """Raises InputError where no question of the run has as many passages as are judged."""
+    longest = max(len(row["ctxs"]) for row in run)
+    if not longest:
+        raise InputError(f"{path}: no question has a passage in 'ctxs'; retrieve some first")
+    if longest < depth:
+        raise InputError(
+            f"{path}: its questions have at most {longest} passage(s), so there is no recall at "
+            f"--top_k={depth}. Give --top_k={longest} or less, or retrieve more passages"
+        )
 
 
 def _xor_retrieve(request: Request) -> Scores:
@@ -118,17 +153,33 @@ def _span_answers(request: Request, score: Callable[..., Scores], lang: str) -> 
     return score(golds, read_predictions(request.predictions), mode=request.mode)
 
 
+_BY_LANGUAGE = ("data", "lang")
 TASKS = {
     "xor_full": Task("XOR-Full F1, EM, BLEU", ("legacy", "fixed", "portable"), _xor_full),
-    "mkqa": Task("MKQA as CORA scores it", ("legacy", "fixed", "portable"), _mkqa),
-    "mkqa_official": Task("MKQA leaderboard metric", ("legacy", "fixed"), _mkqa_official),
-    "retrieval": Task("R^L@k, R^multi@k, language matrix", ("fixed", "legacy"), _retrieval, False),
-    "xor_retrieve": Task("XOR-Retrieve R@2kt, R@5kt", ("legacy",), _xor_retrieve, False),
+    "mkqa": Task("MKQA as CORA scores it", ("legacy", "fixed", "portable"), _mkqa, _BY_LANGUAGE),
+    "mkqa_official": Task(
+        "MKQA leaderboard metric", ("legacy", "fixed"), _mkqa_official, _BY_LANGUAGE
+    ),
+    "retrieval": Task(
+        "R^L@k, R^multi@k, language matrix",
+        ("fixed", "legacy"),
+        _retrieval,
+        ("data", "top_k"),
+        needs_data=False,
+    ),
+    "xor_retrieve": Task(
+        "XOR-Retrieve R@2kt, R@5kt", ("legacy",), _xor_retrieve, (), needs_data=False
+    ),
     "language": Task("share of answers in the right language", ("fixed",), _language),
     "cmrc2018": Task("CMRC 2018 EM and F1 (longest common run)", mrc.MODES, _cmrc2018),
     "drcd": Task("DRCD by the scorer of CMRC 2018", mrc.MODES, _drcd),
-    "squad": Task("SQuAD 1.1 EM and F1", mrc.MODES, _squad),
-    "squad2": Task("SQuAD 2.0, with unanswerable questions", mrc.MODES, _squad2),
-    "xquad": Task("XQuAD; `fixed` knows the language", mrc.MODES, _xquad),
-    "squad_ja_fr": Task("Japanese and French SQuAD", mrc.MODES, _squad_ja_fr),
+    "squad": Task("SQuAD 1.1 EM and F1", mrc.MODES, _squad, _BY_LANGUAGE),
+    "squad2": Task(
+        "SQuAD 2.0, with unanswerable questions",
+        mrc.MODES,
+        _squad2,
+        (*_BY_LANGUAGE, "null_scores"),
+    ),
+    "xquad": Task("XQuAD; `fixed` knows the language", mrc.MODES, _xquad, _BY_LANGUAGE),
+    "squad_ja_fr": Task("Japanese and French SQuAD", mrc.MODES, _squad_ja_fr, _BY_LANGUAGE),
 }

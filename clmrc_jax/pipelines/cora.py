@@ -242,8 +242,8 @@ class Cora:
         count = self.settings.generator.validation_rows
         if not count or not path.exists():
             return None
-        rows = list(read_run(path))
-        rows = random.Random(0).sample(rows, min(count, len(rows)))
+        rows = JsonlRows(path)
+        rows = [rows[i] for i in random.Random(0).sample(range(len(rows)), min(count, len(rows)))]
 
         def validate(params, step):
             texts, _, _ = self.generator.answer(
@@ -320,27 +320,29 @@ class Cora:
         e = self.settings.evaluation
 
         def work(folder):
+            gold = {}
+            if self.corpus.gold() is not None:  # all processes encode its questions
+                embeddings = EmbeddingStore(self._path(round, "index") / "embeddings")
+                gold["gold"] = self._gold_recall(embeddings)
+                gold["gold_before"] = read_json(self.run.path("zero_shot", "gold_recall.json"))
+            if not hosts.is_first():
+                return {}
             golds = self.corpus.questions(e.split)
-            run = read_run(self._path(round, "retrieved") / f"{e.split}.jsonl")
+            run = JsonlRows(self._path(round, "retrieved") / f"{e.split}.jsonl")
             retrieval = score_retrieval(run, golds, e.recall_at)
             metrics = {
                 "round": round,
                 "training_rows": training_rows,
-                "retrieval": {"languages": retrieval.languages, "macro": retrieval.macro},
+                "retrieval": retrieval.tables(),
                 "matrix": retrieval.extras["matrix"],
                 "index_recall": self._counts(round, "index")["index_recall"],
-            }
-            if self.corpus.gold() is not None:
-                embeddings = EmbeddingStore(self._path(round, "index") / "embeddings")
-                metrics["gold"] = self._gold_recall(embeddings)
-                metrics["gold_before"] = read_json(self.run.path("zero_shot", "gold_recall.json"))
+            } | gold
             key = f"r_multi@{e.recall_at}"
             shown = {key: retrieval.macro[key]}
             if self.settings.generate:
                 metrics |= self._answer_metrics(round, golds)
                 shown["f1"] = metrics["answers"]["macro"]["f1"]
-            if hosts.is_first():
-                write_json(folder / "metrics.json", metrics)
+            write_json(folder / "metrics.json", metrics)
             return shown
 
         self._stage(round, "scores", work)
@@ -351,11 +353,9 @@ class Cora:
         metrics = {"survived": self._counts(round, "answers")["survived"]}
         for name, file in files.items():
             if (folder / file).exists():
-                scores = score_xor(golds, read_json(folder / file), e.scorer)
-                metrics[name] = {"languages": scores.languages, "macro": scores.macro}
+                metrics[name] = score_xor(golds, read_json(folder / file), e.scorer).tables()
         language = score_language(golds, read_json(folder / files["answers"]))
-        metrics["language_rate"] = {"languages": language.languages, "macro": language.macro}
-        return metrics
+        return metrics | {"language_rate": language.tables()}
 
     def metrics(self) -> list[dict]:
         """Scores of all finished rounds, mining counts included."""

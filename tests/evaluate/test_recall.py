@@ -64,6 +64,39 @@ def test_further_questions_add_their_languages_answers():
     assert (scores.missing, scores.foreign) == (1, 3)
 
 
+class _Row(dict):
+    """A row that is counted while it lives."""
+
+    alive = most = 0
+
+    def __init__(self, row):
+        super().__init__(row)
+        _Row.alive += 1
+        _Row.most = max(_Row.most, _Row.alive)
+
+    def __del__(self):
+        _Row.alive -= 1
+
+
+class _OnDisk:
+    """A run that is made row by row whenever it is read."""
+
+    def __iter__(self):
+        return (_Row(row) for row in RUN * 5)
+
+
+def test_a_run_on_disk_is_not_kept_in_memory_and_scores_the_same():
+    golds = [Gold("3_ja", "ja", ("大阪",)), Gold("3_ko", "ko", ("오사카",))]
+    assert score_retrieval(_OnDisk(), golds, k=2) == score_retrieval(RUN * 5, golds, k=2)
+    assert _Row.most <= 2, "the one that is read and the one before"
+
+
+def test_a_run_that_can_be_read_only_once_scores_the_same():
+    scores = score_retrieval(iter(RUN), k=2)
+    assert scores == score_retrieval(RUN, k=2)
+    assert scores.extras["matrix"] == language_matrix(RUN, k=2)
+
+
 def test_legacy_rule_misses_japanese():
     assert score_retrieval(RUN, k=3, mode="dpr").languages["ja"]["r_l@3"] == 0
 

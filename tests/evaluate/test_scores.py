@@ -15,3 +15,4 @@ def test_no_rows_average_to_zero_and_json_has_the_agreed_shape():
     assert macro == {"x": 0, "count": 0}
     document = Scores(languages, macro, extras={"matrix": {}}).to_json()
     assert set(document) == {"languages", "macro", "missing", "foreign", "skipped", "matrix"}
+    assert Scores(languages, macro, skipped=1).tables() == {"languages": {}, "macro": macro}

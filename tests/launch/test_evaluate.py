@@ -84,13 +84,15 @@ def test_retrieval_prints_recall_and_language_matrix(evaluate_main, tmp_path, ca
     row = {"q_id": "1", "lang": "fi", "question": "?", "answers": ["Oulu"], "ctxs": passages}
     path = tmp_path / "run.jsonl"
     path.write_text(json.dumps(row))
-    arguments = ["--task=retrieval", f"--predictions={path}"]
+    arguments = ["--task=retrieval", f"--predictions={path}", "--top_k=1"]
     assert evaluate_main([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["macro"]["r_l@10"] == document["macro"]["r_multi@10"] == 100
+    assert document["macro"]["r_l@1"] == document["macro"]["r_multi@1"] == 100
     assert document["matrix"] == {"fi": {"en": 100}}
     assert evaluate_main(arguments) == 0
     assert "language of the retrieved passages" in capsys.readouterr().out
+    assert evaluate_main(arguments[:2]) == 2, "the default depth, which this run does not have"
+    assert "Give --top_k=1" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -119,7 +121,8 @@ def test_reading_comprehension_json_has_em_f1_and_count(
     evaluate_main, span_files, tmp_path, capsys, task, f1, count, mode
 ):
     output = tmp_path / "rows.jsonl"
-    arguments = [f"--task={task}", f"--mode={mode}", "--lang=fi", f"--per_question={output}"]
+    language = [] if task in ("cmrc2018", "drcd") else ["--lang=fi"]
+    arguments = [f"--task={task}", f"--mode={mode}", *language, f"--per_question={output}"]
     assert evaluate_main([*arguments, "--json", *span_files]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
@@ -156,6 +159,8 @@ def test_bad_input_is_one_line_and_exit_code_two(evaluate_main, files, tmp_path,
         ["--task=xor_full", f"--data={tmp_path / 'absent'}", files[1]],
         ["--task=xor_full", "--mode=newest", *files],
         ["--task=mkqa", files[1]],
+        ["--task=xor_full", "--lang=fi", *files],
+        ["--task=xor_full", "--top_k=10", *files],
         ["--task=retrieval", f"--predictions={tmp_path / 'q.jsonl'}"],
         ["--task=xor_full", *files, f"--per_question={tmp_path}"],
     ):

@@ -1,16 +1,21 @@
 """The main command from a question to an answer, killed and continued."""
 
 import json
+import random
 import resource
 import shutil
 import signal
 import time
+import types
 import zlib
 
 import jax
 import numpy as np
 import pytest
 
+from clmrc_jax import hosts
+from clmrc_jax.data.qa_examples import Question
+from clmrc_jax.evaluate.recall import score_retrieval
 from clmrc_jax.files import read_json, read_jsonl, write_json, write_jsonl
 from clmrc_jax.pipelines.cora import Cora, _last_metrics
 from clmrc_jax.pipelines.settings import cora_settings
@@ -72,6 +77,77 @@ def test_manifest_tells_the_validation_of_the_parameters_kept(tmp_path):
     assert _last_metrics(tmp_path) == {"loss": 1.0, "valid/nll": 0.9}
     write_json(tmp_path / "finished.json", {"step": 2, "metrics": {"nll": 0.2}})
     assert _last_metrics(tmp_path) == {"kept_step": 2.0, "loss": 1.0, "valid/nll": 0.2}
+
+
+@pytest.fixture
+def retrieved(tmp_path):
+    """A Cora that is nothing but finished stages of round 0 in tmp_path, and its retrieval run."""
+    ctxs = [{"id": "p", "lang": "en", "title": "Oulu", "text": "a town", "score": 1.0}]
+    run = [
+        {"q_id": f"{i}_fi", "question": "?", "lang": "fi", "answers": [answer], "ctxs": ctxs * 3}
+        for i, answer in enumerate(["Oulu", "Turku"] * 10)
+    ]
+    for split in ("dev", "test"):
+        write_jsonl(tmp_path / f"round_0/retrieved/{split}.jsonl", run)
+    write_json(tmp_path / "round_0/index/stage.json", {"counts": {"index_recall": 0.5}})
+    questions = [Question(row["q_id"], "?", "fi", tuple(row["answers"])) for row in run]
+    cora = object.__new__(Cora)
+    cora.settings = types.SimpleNamespace(
+        generate=False,
+        generator=types.SimpleNamespace(validation_rows=7),
+        evaluation=types.SimpleNamespace(split="test", recall_at=2),
+    )
+    cora.run = Run(tmp_path, quiet=True)
+    cora.corpus = types.SimpleNamespace(gold=lambda: None, questions=lambda split: questions)
+    return cora, run
+
+
+def test_the_first_process_alone_reads_the_run_and_scores_it(retrieved, tmp_path, monkeypatch):
+    cora, run = retrieved
+    folder, returned = tmp_path / "round_0/scores", []
+    monkeypatch.setattr(Cora, "_stage", lambda *call: returned.append(call[-1](folder)))
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts, "is_first", lambda: False)
+        patch.setattr("clmrc_jax.pipelines.cora.score_retrieval", None)
+        patch.setattr("clmrc_jax.pipelines.cora.JsonlRows", None)
+        cora.evaluate(0, 9)
+    assert not folder.exists()
+    cora.evaluate(0, 9)
+    assert returned == [{}, {"r_multi@2": 50}]
+    scores, metrics = score_retrieval(run, k=2), read_json(folder / "metrics.json")
+    assert metrics["retrieval"] == {"languages": scores.languages, "macro": scores.macro}
+    assert metrics["matrix"] == {"fi": {"en": 100}} and metrics["index_recall"] == 0.5
+
+
+def test_every_process_has_its_part_in_the_recall_of_gold(retrieved, tmp_path, monkeypatch):
+    """It encodes the questions, with parameters that lie on the devices of all processes."""
+    cora, asked = retrieved[0], []
+    monkeypatch.setattr(Cora, "_stage", lambda *call: call[-1](tmp_path / "scores"))
+    monkeypatch.setattr(Cora, "_gold_recall", lambda self, embeddings: asked.append(embeddings))
+    monkeypatch.setattr("clmrc_jax.pipelines.cora.EmbeddingStore", str)
+    write_json(tmp_path / "zero_shot/gold_recall.json", {})
+    cora.corpus.gold = dict
+    for first in (False, True):
+        monkeypatch.setattr(hosts, "is_first", lambda first=first: first)
+        cora.evaluate(0, 9)
+    assert len(asked) == 2 and "gold" in read_json(tmp_path / "scores/metrics.json")
+
+
+def test_validation_of_mgen_reads_its_sample_alone(retrieved, monkeypatch):
+    cora, run = retrieved
+    sample, shown = random.Random(0).sample(run, 7), []
+
+    def answer(params, items, **how):
+        shown.append(items)
+        return ["Oulu"] * len(items), None, None
+
+    cora.generator = types.SimpleNamespace(answer=answer)
+    monkeypatch.setattr("clmrc_jax.pipelines.cora.read_run", None)
+    monkeypatch.setattr("clmrc_jax.pipelines.cora.item", lambda row: row["q_id"])
+    found = cora._generator_validation(0)({}, 1)
+    assert shown == [[row["q_id"] for row in sample]]
+    right = [row["answers"] == ["Oulu"] for row in sample]
+    assert found == {"exact_match": pytest.approx(np.mean(right))} and 0 < sum(right) < 7
 
 
 def test_answers_runs_and_scores_speak_of_the_same_questions(smoke_run):
