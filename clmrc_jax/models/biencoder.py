@@ -29,6 +29,8 @@ class BiEncoderConfig:
     def __post_init__(self):
         if self.pooling not in ("cls", "mean"):
             raise ValueError(f"pooling must be 'cls' or 'mean', got {self.pooling!r}")
+        if self.projection < 0:
+            raise ValueError(f"projection is {self.projection}; it must be at least 0 (none)")
 
     @property
     def embedding_size(self) -> int:

@@ -1,9 +1,15 @@
-"""Whether global batches divide over a mesh, which may be of devices that are not there."""
+"""Whether global batches divide over a mesh, which may be of devices that are not there.
+
+And whether the encoder has a position for every token of them.
+"""
 
 from jax.sharding import AbstractMesh, Mesh
 
 from clmrc_jax import sharding
+from clmrc_jax.data.retriever_features import RetrieverFormat
+from clmrc_jax.data.span_windows import SpanFormat
 from clmrc_jax.files import InputError
+from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.pipelines.settings import GeneratorTraining, RetrieverTraining
 
 
@@ -33,16 +39,19 @@ def check_training(
 def check_batch(
     mesh: Mesh | AbstractMesh, key: str, rows: int, parts_key: str = "", parts: int = 1
 ) -> None:
-    """Raises InputError where `rows` do not divide over the data axis, in each of `parts` parts."""
+    """Raises InputError where `rows` do not divide over the data axis, in each of `parts` parts.
+
+    Nor do 0 rows, or fewer.
+    """
     ways = mesh.shape["data"]
-    if rows % (ways * parts) == 0:
+    if rows > 0 and rows % (ways * parts) == 0:
         return
     divided = f"the {ways} devices of the data axis"
     fewer = ""
     if parts > 1:
         divided += f" in config.{parts_key}={parts} micro-batches"
         fewer = ", or fewer micro-batches"
-    fitting = -(-rows // (ways * parts)) * ways * parts
+    fitting = max(1, -(-rows // (ways * parts))) * ways * parts
     raise InputError(
         f"config.{key}={rows} does not divide over {divided}; set --config.{key}={fitting}, or "
         f"give the mesh a larger model axis{fewer}"
@@ -56,4 +65,24 @@ def check_chunk(key: str, chunk: int, rows: int) -> None:
         raise InputError(
             f"config.{key}={chunk} does not divide the {rows} questions of a (micro-)batch; set "
             f"--config.{key}={fitting}"
+        )
+
+
+def check_buckets(encoder: BertConfig, format: RetrieverFormat) -> None:
+    """Raises InputError where a bucket of mDPR is longer than the encoder's positions."""
+    for name in ("question_buckets", "passage_buckets"):
+        longest = getattr(format, name)[-1]
+        if longest > encoder.max_position_embeddings:
+            raise InputError(
+                f"config.retriever_format.{name} goes to {longest} tokens, but the encoder has "
+                f"{encoder.max_position_embeddings} positions; shorten the buckets"
+            )
+
+
+def check_windows(encoder: BertConfig, format: SpanFormat) -> None:
+    """Raises InputError where windows of a reader are longer than the encoder's positions."""
+    if max(format.max_length, format.source_length) > encoder.max_position_embeddings:
+        raise InputError(
+            f"max_length {format.max_length} or source_length {format.source_length} is more "
+            f"than the encoder's {encoder.max_position_embeddings} positions; shorten them"
         )

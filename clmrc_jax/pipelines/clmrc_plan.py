@@ -21,7 +21,7 @@ from clmrc_jax.models import dual_bert, span_head
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
 from clmrc_jax.pipelines import estimates
-from clmrc_jax.pipelines.batch_checks import check_training
+from clmrc_jax.pipelines.batch_checks import check_training, check_windows
 from clmrc_jax.pipelines.clmrc_data import load_reading_sets
 from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, ClmrcSettings
 from clmrc_jax.pipelines.estimates import FLOAT32
@@ -78,13 +78,16 @@ def make_plan(s: ClmrcSettings, topology: str = "") -> dict:
     for recipe in set(reader_trainings(s).values()):
         rows = getattr(s, recipe).batch_size
         check_training(mesh, f"{recipe}.batch_size", rows, "training", s.training.accumulate)
-    bert = config_of(s.model, "bert", notes)
+    bert = config_of(s.model, "bert", notes, "model")
     models: dict[str, Model] = {}
     if bert:
+        check_windows(bert, s.format)
         models["plain reader"] = bert
         if "bilingual" in s.phases():
             models["Dual BERT"] = s.dual_bert(bert)
-    if _own_reader(s) and (reader := config_of(_own_reader(s), "bert", notes)):
+    own = _own_reader(s)
+    if own and (reader := config_of(own, "bert", notes, "translation.reader")):
+        check_windows(reader, s.format)
         models["source reader"] = reader
     counts = _counts(s, notes)
     stages = _stages(s, counts, models, devices)

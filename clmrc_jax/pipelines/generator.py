@@ -75,8 +75,8 @@ class GeneratorTraining:
         setting_checks.counts(self, "steps")
         setting_checks.share(self, "synthetic_share")
         setting_checks.share(self, "label_smoothing", whole=False)
-        lows = ("save_every", "log_every", "generate_batch", "beams")
-        lows += ("label_chunk", "answer_chunk")
+        lows = ("batch_size", "accumulate", "save_every", "log_every")
+        lows += ("generate_batch", "beams", "label_chunk", "answer_chunk")
         setting_checks.at_least(self, 1, *lows)
         setting_checks.at_least(
             self, 0, "answer_passages", "synthetic_after_epoch", "validation_rows", "min_length"

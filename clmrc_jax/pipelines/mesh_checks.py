@@ -13,8 +13,14 @@ from jax.sharding import Mesh
 from clmrc_jax import sharding
 from clmrc_jax.files import InputError
 from clmrc_jax.models import biencoder, dual_bert, marian, mt5, span_head
-from clmrc_jax.models.marian import MarianConfig
-from clmrc_jax.pipelines.batch_checks import check_generator, check_retriever, check_training
+from clmrc_jax.models.bert import BertConfig
+from clmrc_jax.models.mt5 import Mt5Config
+from clmrc_jax.pipelines.batch_checks import (
+    check_buckets,
+    check_generator,
+    check_retriever,
+    check_training,
+)
 from clmrc_jax.pipelines.clmrc_settings import BACK_TRANSLATION, SYSTEMS, ClmrcSettings
 from clmrc_jax.pipelines.plan import config_of
 from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
@@ -33,7 +39,7 @@ def check_cora(s: CoraSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> 
     if s.generate and left("mgen"):
         check_generator(mesh, s.generator)
     place = mesh, rules
-    _check_model(
+    encoder = _check_model(
         "retriever_model",
         s.retriever_model,
         "bert",
@@ -41,6 +47,8 @@ def check_cora(s: CoraSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -> 
         biencoder.PARAM_AXES,
         *place,
     )
+    if encoder:
+        check_buckets(encoder, s.retriever_format)
     if s.generate:
         _check_model("generator_model", s.generator_model, "mt5", mt5.init, mt5.PARAM_AXES, *place)
 
@@ -67,10 +75,7 @@ def check_clmrc(s: ClmrcSettings, mesh: Mesh, rules: sharding.Rules, run: Run) -
 def check_translator(s: TranslatorSettings, mesh: Mesh, rules: sharding.Rules) -> None:
     """The model; batches are counted in tokens, and made to fit."""
     sharding.batch_slice(mesh)
-    try:
-        config = MarianConfig(vocab_size=mesh.size, **s.sizes)  # the vocabulary is still to train
-    except (TypeError, ValueError) as error:
-        raise InputError(f"config.sizes: {error}") from error
+    config = s.model(vocab_size=mesh.size)  # the vocabulary is still to train
     _check_shapes("sizes", lambda key: marian.init(config, key), marian.PARAM_AXES, mesh, rules)
 
 
@@ -94,18 +99,16 @@ def _check_model(
     axes: sharding.ParamAxes,
     mesh: Mesh,
     rules: sharding.Rules,
-) -> None:
-    """A model whose sizes are known before it is loaded. kind: "bert" or "mt5"."""
-    try:
-        config = config_of(source, kind, [])
-    except (TypeError, ValueError) as error:
-        raise InputError(f"config.{key}: {error}") from error
+) -> BertConfig | Mt5Config | None:
+    """A model whose sizes are known before it is loaded; its sizes. kind: "bert" or "mt5"."""
+    config = config_of(source, kind, [], key)
     if config is None:  # on the hub, and never loaded
-        return
+        return None
     if not (source.pretrained or "vocab_size" in source.sizes):
         # Of a tokenizer that is still to be read or trained: no matter, vocabularies always fit.
         config = dataclasses.replace(config, vocab_size=mesh.size)
     _check_shapes(key, lambda random: init(config, random), axes, mesh, rules)
+    return config
 
 
 def _check_shapes(key: str, init: Callable, axes: sharding.ParamAxes, mesh: Mesh, rules) -> None:

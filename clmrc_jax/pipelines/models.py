@@ -11,6 +11,7 @@ from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import PARAM_AXES as RETRIEVER_AXES
 from clmrc_jax.models.mt5 import PARAM_AXES as GENERATOR_AXES
 from clmrc_jax.models.mt5 import Mt5Config
+from clmrc_jax.pipelines.batch_checks import check_buckets
 from clmrc_jax.pipelines.generator import Generator
 from clmrc_jax.pipelines.retriever import Retriever
 from clmrc_jax.pipelines.settings import ModelSource
@@ -72,7 +73,7 @@ def make_retriever(cora) -> tuple[Retriever, dict]:
 
 
 def _retriever(settings, config: BertConfig, tokenizer: str, mesh, rules, article_key=None):
-    _check_lengths(config, settings.retriever_format)
+    check_buckets(config, settings.retriever_format)
     return Retriever(
         settings.biencoder(config),
         settings.retriever,
@@ -85,16 +86,6 @@ def _retriever(settings, config: BertConfig, tokenizer: str, mesh, rules, articl
         settings.profile,
         settings.corpus.passage_names,
     )
-
-
-def _check_lengths(config: BertConfig, format) -> None:
-    for name in ("question_buckets", "passage_buckets"):
-        longest = getattr(format, name)[-1]
-        if longest > config.max_position_embeddings:
-            raise InputError(
-                f"retriever_format.{name} goes to {longest} tokens, but the encoder has "
-                f"{config.max_position_embeddings} positions; shorten the buckets"
-            )
 
 
 def left_out_note(settings) -> str:

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Iterable
 
 import jax.numpy as jnp
-from etils import epath
 from jax.sharding import AbstractMesh
 
 from clmrc_jax.files import InputError, read_json
@@ -18,7 +17,7 @@ from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.biencoder import BiEncoderConfig
 from clmrc_jax.models.mt5 import Mt5Config
 from clmrc_jax.pipelines import estimates, evaluation_checks
-from clmrc_jax.pipelines.batch_checks import check_generator, check_retriever
+from clmrc_jax.pipelines.batch_checks import check_buckets, check_generator, check_retriever
 from clmrc_jax.pipelines.counts import Counts, corpus_counts
 from clmrc_jax.pipelines.models import left_out_note, source_folder
 from clmrc_jax.pipelines.plan_devices import (
@@ -30,6 +29,7 @@ from clmrc_jax.pipelines.plan_devices import (
 )
 from clmrc_jax.pipelines.settings import CoraSettings, ModelSource
 from clmrc_jax.sharding import DEFAULT_RULES
+from clmrc_jax.train.model_folders import given_folder
 
 # Sizes of published models, so that a plan needs no download. {}: the dataclass' defaults.
 _E5_SMALL = {
@@ -71,14 +71,13 @@ def make_plan(s: CoraSettings, topology: str = "") -> dict:
     if s.generate:
         check_generator(mesh, s.generator)
     counts = corpus_counts(s.corpus)
-    configs = {"retriever": config_of(s.retriever_model, "bert", notes)}
-    configs["generator"] = config_of(s.generator_model, "mt5", notes) if s.generate else None
+    configs = _configs(s, notes)
     notes += [] if s.generate else [left_out_note(s)]
     devices = planned_devices(mesh, topology)
     models, stages = _models(s, configs), _stages(s, counts, configs, devices)
     memory = _memory(s, counts, configs, mesh)
     seconds = total(stage["seconds"] for stage in stages)
-    notes += [*_assumptions(counts, devices), *device_notes(devices, seconds)]
+    notes += [*_assumptions(s, counts, devices), *device_notes(devices, seconds)]
     return {
         "name": s.name,
         "devices": devices,
@@ -93,6 +92,16 @@ def make_plan(s: CoraSettings, topology: str = "") -> dict:
         "seconds": seconds,
         "notes": notes,
     }
+
+
+def _configs(s: CoraSettings, notes: list[str]) -> dict[str, BertConfig | Mt5Config | None]:
+    """The sizes of both models, with a note for what is not known of them."""
+    encoder, generator = config_of(s.retriever_model, "bert", notes, "retriever_model"), None
+    if encoder:
+        check_buckets(encoder, s.retriever_format)
+    if s.generate:
+        generator = config_of(s.generator_model, "mt5", notes, "generator_model")
+    return {"retriever": encoder, "generator": generator}
 
 
 def total(values: Iterable) -> float | None:
@@ -121,8 +130,21 @@ def process_memory(memory: dict, devices: dict) -> dict:
     return parts | {"total": sum(parts.values())}
 
 
-def config_of(source: ModelSource, kind: str, notes: list[str]) -> BertConfig | Mt5Config | None:
-    """The model's sizes without its weights; None, and a note, when nothing tells them."""
+def config_of(
+    source: ModelSource, kind: str, notes: list[str], key: str = ""
+) -> BertConfig | Mt5Config | None:
+    """The model's sizes without its weights; None, and a note, when nothing tells them.
+
+    key: the config key of the model, for errors. Raises InputError for a path without a folder, and
+    for sizes of no such model.
+    """
+    try:
+        return _config_of(source, kind, notes)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"config.{key}: {error}" if key else str(error)) from error
+
+
+def _config_of(source, kind, notes):
     cls = BertConfig if kind == "bert" else Mt5Config
     try:
         folder = source_folder(source, kind)
@@ -149,17 +171,26 @@ def config_of(source: ModelSource, kind: str, notes: list[str]) -> BertConfig | 
 
 
 def _published_sizes(folder_or_id: str) -> dict | None:
-    """config.json of a folder or of a cached hub id, or the table's row; never the network."""
-    local = epath.Path(folder_or_id) / "config.json"
-    if local.exists():
-        return read_json(local)
+    """config.json of a folder or of a cached hub id, or the table's row; never the network.
+
+    Raises InputError for a path without a folder, and what the hub would not have as an id.
+    """
+    folder = given_folder(folder_or_id)
+    if folder:
+        return read_json(folder / "config.json")
     if folder_or_id in PUBLISHED:
         return PUBLISHED[folder_or_id]
     if folder_or_id.count("/") != 1:
         return None
     from huggingface_hub import try_to_load_from_cache  # slow to import, needed only here
+    from huggingface_hub.errors import HFValidationError
 
-    cached = try_to_load_from_cache(folder_or_id, "config.json")
+    try:
+        cached = try_to_load_from_cache(folder_or_id, "config.json")
+    except HFValidationError as error:
+        raise InputError(
+            f"{folder_or_id}: no such folder, and no id of the hub: {error}"
+        ) from error
     return read_json(cached) if isinstance(cached, str) else None
 
 
@@ -347,7 +378,8 @@ def _generator_work(s: CoraSettings, counts: Counts, config: Mt5Config | None, r
     return [*work, ("answer", answers, "questions", final)]
 
 
-def _assumptions(counts: Counts, devices: dict) -> list[str]:
+def _assumptions(s: CoraSettings, counts: Counts, devices: dict) -> list[str]:
+    links = ", as if there were links" if evaluation_checks.link_notes(s) else ""
     shares = ", ".join(
         f"{kind} {100 * share:.0f}%" for kind, share in devices["utilisation"].items()
     )
@@ -355,5 +387,5 @@ def _assumptions(counts: Counts, devices: dict) -> list[str]:
         f"corpus counts: {counts.origin}",
         f"time: questions of the shortest bucket, all else at full length, at these shares of the peak: {shares}; compilation, reading and "
         "index building come on top",
-        f"labelling: {LINKED} candidates from language links per annotated English question",
+        f"labelling: {LINKED} candidates from language links per annotated English question{links}",
     ]

@@ -13,10 +13,10 @@ from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.data.span_windows import SpanFormat
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.data.vocabulary import train_vocabulary
-from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, dual_bert, span_head
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
+from clmrc_jax.pipelines.batch_checks import check_windows
 from clmrc_jax.pipelines.clmrc_settings import Decoding, ReaderTraining
 from clmrc_jax.pipelines.models import placed, source_folder
 from clmrc_jax.pipelines.settings import plain
@@ -49,12 +49,7 @@ class Reader:
         rules: dict,
         profile: tuple[int, ...] = (),
     ):
-        longest = max(format.max_length, format.source_length)
-        if longest > bert.max_position_embeddings:
-            raise InputError(
-                f"max_length {format.max_length} or source_length {format.source_length} is more "
-                f"than the encoder's {bert.max_position_embeddings} positions; shorten them"
-            )
+        check_windows(bert, format)
         decoding.check_format(format)
         self.bert, self.dual, self.format = bert, dual, format
         self.training, self.decoding, self._profile = training, decoding, profile

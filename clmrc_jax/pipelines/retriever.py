@@ -65,7 +65,8 @@ class RetrieverTraining:
         setting_checks.counts(self, "steps")
         setting_checks.positive(self, "temperature")
         setting_checks.share(self, "english_first", whole=False)
-        lows = ("save_every", "log_every", "encode_batch", "shard_rows")
+        lows = ("batch_size", "accumulate", "save_every", "log_every")
+        lows += ("encode_batch", "shard_rows")
         setting_checks.at_least(self, 1, *lows)
         setting_checks.at_least(
             self, 0, "hard_negatives", "chunk_size", "validation_rows", "tokenizer_workers"

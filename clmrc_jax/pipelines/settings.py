@@ -22,6 +22,7 @@ from clmrc_jax.train.goodput import check_window
 from clmrc_jax.train.optimizer import OptimizerConfig
 
 T = TypeVar("T")
+DTYPES = ("float32", "bfloat16", "float16")  # that a model computes in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,11 @@ class ModelSource:
     tokenizer: str = ""
     vocabulary: int = 4000
     sizes: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if not (self.pretrained or self.tokenizer):
+            setting_checks.at_least(self, 1, "vocabulary")
+        check_dtype(self.sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +143,12 @@ class CoraSettings:
     def biencoder(self, bert: BertConfig) -> BiEncoderConfig:
         """The retriever's model on a given BERT."""
         return build(BiEncoderConfig, {"bert": bert, **self.retriever_head}, "retriever_head.")
+
+
+def check_dtype(sizes: dict) -> None:
+    """Raises InputError where the sizes of a model have a `dtype` that it cannot compute in."""
+    if "dtype" in sizes:
+        setting_checks.choice("sizes.dtype", sizes["dtype"], DTYPES)
 
 
 def freeze_rules(settings) -> None:

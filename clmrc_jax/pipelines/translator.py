@@ -111,7 +111,7 @@ class Translation:
         pad, s = self.tokenizer.ids.pad, self.settings
         ids = {"pad_token_id": pad, "decoder_start_token_id": pad}
         sizes = {"vocab_size": self.tokenizer.vocab_size, **ids}
-        return MarianConfig(**sizes, eos_token_id=self.tokenizer.ids.eos, **s.sizes)
+        return s.model(**sizes, eos_token_id=self.tokenizer.ids.eos)
 
     def _dataset(self, rows):
         """Batches of one bucket each; where several hosts read slices of a batch, and would choose
@@ -218,12 +218,8 @@ def print_plan(settings: TranslatorSettings, topology: str = "", *, as_json: boo
         raise InputError(f"--topology={topology}: a translator's plan has no time for a slice")
     directions = read_directions(settings)
     pad = settings.vocabulary - 1
-    config = MarianConfig(
-        vocab_size=settings.vocabulary,
-        pad_token_id=pad,
-        decoder_start_token_id=pad,
-        **settings.sizes,
-    )
+    ids = {"pad_token_id": pad, "decoder_start_token_id": pad}
+    config = settings.model(vocab_size=settings.vocabulary, **ids)
     count = _parameters(config)
     plan = {
         "pairs": {"-".join(d.languages): len(d.train) for d in directions},

@@ -2,9 +2,10 @@
 
 import dataclasses
 
+from clmrc_jax.data import setting_checks
 from clmrc_jax.files import InputError
-from clmrc_jax.models.marian import MarianSearch
-from clmrc_jax.pipelines.settings import build, freeze_rules
+from clmrc_jax.models.marian import MarianConfig, MarianSearch
+from clmrc_jax.pipelines.settings import build, check_dtype, freeze_rules
 from clmrc_jax.train.goodput import check_window
 from clmrc_jax.train.optimizer import OptimizerConfig
 
@@ -53,6 +54,7 @@ class TranslatorSettings:
     def __post_init__(self):
         check_window(self.profile)
         freeze_rules(self)
+        self._check_ranges()
         if not self.directions:
             raise InputError('directions is empty; give at least one, e.g. ("en-es",)')
         for name in self.directions:
@@ -63,6 +65,27 @@ class TranslatorSettings:
             for corpus in getattr(self, part):
                 if len(corpus) not in (2, 3):
                     raise InputError(f"{part}: {corpus!r} is not ('en-es', FILE[, FILE])")
+
+    def _check_ranges(self) -> None:
+        lows = ("vocabulary", "steps", "batch_tokens", "accumulate", "valid_rows")
+        lows += ("search_batch", "log_every", "save_every")
+        setting_checks.at_least(self, 1, *lows)
+        setting_checks.at_least(self, 0, "held_out", "max_pairs", "validate_every")
+        setting_checks.at_least(self.search, 1, "num_beams", prefix="search.")
+        setting_checks.at_least(self.search, 2, "max_length", prefix="search.")  # start and end
+        setting_checks.share(self, "label_smoothing", whole=False)
+        setting_checks.buckets(self, "buckets")
+        check_dtype(self.sizes)
+
+    def model(self, **values) -> MarianConfig:
+        """The model of these sizes. Raises InputError naming the config key of bad ones.
+
+        values: more fields, known from the vocabulary.
+        """
+        try:
+            return MarianConfig(**values, **self.sizes)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"config.sizes: {error}") from error
 
 
 def translator_settings(config) -> TranslatorSettings:

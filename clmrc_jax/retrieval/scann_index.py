@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 
 from clmrc_jax import files
+from clmrc_jax.data.setting_checks import at_least
 from clmrc_jax.files import InputError
 from clmrc_jax.retrieval.embeddings import EmbeddingStore
 from clmrc_jax.retrieval.numpy_index import SearchIndex, check_queries, read_rows, recall
@@ -52,6 +53,9 @@ class ScannConfig:
     def __post_init__(self):
         if self.storage not in _REORDER:
             raise InputError(f"ScaNN storage {self.storage!r}: choose one of {', '.join(_REORDER)}")
+        at_least(self, 1, "dimensions_per_block", "training_sample", "neighbors")
+        sizes = ("brute_force_below", "tree_above", "leaves", "leaves_to_search", "reorder")
+        at_least(self, 0, *sizes)
 
 
 class ScannIndex:

@@ -33,8 +33,11 @@ _SIDE_FILES = ["*.json", "*.model", "*.spm", "*.txt"]
 Pathlike = str | os.PathLike
 
 
-def resolve_folder(folder_or_id: Pathlike) -> epath.Path:
-    """The folder itself, or the local snapshot of a hub id (downloaded when it is not cached)."""
+def given_folder(folder_or_id: Pathlike) -> epath.Path | None:
+    """The folder itself; None for what may be a hub id instead.
+
+    Raises InputError for a file, and for a path without a folder.
+    """
     folder = epath.Path(folder_or_id)
     if folder.is_dir():
         return folder
@@ -42,7 +45,17 @@ def resolve_folder(folder_or_id: Pathlike) -> epath.Path:
     if folder.exists():
         raise InputError(f"{name}: is a file; give the folder that holds config.json and weights")
     if name.count("/") > 1 or name.startswith((".", "/", "~")):
-        raise InputError(f"{name}: no such folder")
+        raise InputError(
+            f"{name}: no such folder; give one that holds config.json and weights, or a hub id"
+        )
+    return None
+
+
+def resolve_folder(folder_or_id: Pathlike) -> epath.Path:
+    """The folder itself, or the local snapshot of a hub id (downloaded when it is not cached)."""
+    if folder := given_folder(folder_or_id):
+        return folder
+    name = os.fspath(folder_or_id)
     from huggingface_hub import snapshot_download  # slow to import, needed only here
 
     try:

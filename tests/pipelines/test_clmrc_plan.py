@@ -146,6 +146,19 @@ def test_source_reader_on_another_encoder_is_planned_in_its_own_size(plan):
     )
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model.pretrained": "./e5"}, "config.model: ./e5: no such folder; give one that holds"),
+        ({"format.max_length": 600}, "max_length 600 .* is more than the encoder's 512 positions"),
+        ({"model.sizes": {"hidden_size": 50}}, "config.model: hidden_size 50 is not divisible"),
+    ],
+)
+def test_what_the_run_refuses_the_plan_refuses_too(plan, changes, message):
+    with pytest.raises(InputError, match=message):
+        plan("t2_07", **changes)
+
+
 def test_unknown_encoder_is_said_and_the_questions_still_counted(plan):
     made = plan("t2_07", **{"model.pretrained": "nobody/knows-this"})
     assert made["models"] == {} and made["memory"] == {} and made["disk"] == {}

@@ -181,6 +181,12 @@ FILE = ("f.json", "ja")
         ({"target_recipe.optimizer": "sgd"}, "target_recipe: optimizer name 'sgd'"),
         ({"source_recipe.schedule": "steps"}, "source_recipe: optimizer schedule 'steps'"),
         ({"target_recipe.batch_size": 0}, "target_recipe: batch_size and epochs must be positive"),
+        ({"source_recipe.batch_size": -4}, "source_recipe: batch_size and epochs must be positive"),
+        ({"training.accumulate": 0}, "config training.accumulate is 0, must be >= 1"),
+        (
+            {"model.sizes": {"dtype": "float99"}},
+            "config model.sizes.dtype 'float99': choose one of",
+        ),
         ({"training.accumulate": 3}, "batch_size 8 does not divide into training.accumulate 3"),
         ({"training.lengths": 0}, "config training.lengths is 0"),
         (

@@ -8,8 +8,8 @@ from etils import epath
 from clmrc_jax.evaluate import segment
 from clmrc_jax.files import InputError, write_jsonl
 from clmrc_jax.pipelines import train
-from clmrc_jax.pipelines.corpora import Corpus
-from clmrc_jax.pipelines.evaluation_checks import check_questions
+from clmrc_jax.pipelines.corpora import Corpus, prepare
+from clmrc_jax.pipelines.evaluation_checks import check_questions, check_settings, link_notes
 from clmrc_jax.pipelines.settings import cora_settings
 
 QUESTION = {"id": "q1", "question": "who?", "lang": "en", "answers": ["Ann"]}
@@ -70,6 +70,57 @@ def test_a_dry_run_without_files_names_those_that_the_run_needs(configs, tmp_pat
         for x in train.main(configs.get_config("demo"), "w", dry_run=True)["notes"]
         if "needs" in x
     ]
+
+
+def test_a_run_without_files_names_all_that_it_needs_at_once(configs, tmp_path):
+    message = (
+        "corpus.passages, corpus.train, corpus.annotated, corpus.test are empty: kind 'files' "
+        "needs .*Give --config.corpus.passages=FILE .*--config.corpus.test=FILE$"
+    )
+    with pytest.raises(InputError, match=message):
+        train.main(configs.get_config("paper"), str(tmp_path / "w"))
+    assert not (tmp_path / "w" / "corpus").exists()
+
+
+def test_one_missing_file_is_named_alone(files_config):
+    files_config.corpus.train, files_config.evaluation.split = "", "train"
+    with pytest.raises(InputError, match="^corpus.train is empty: kind 'files'"):
+        check_settings(cora_settings(files_config))
+
+
+LINK_NOTE = (
+    "no mining candidates come from language links: corpus.links is empty; give "
+    "--config.corpus.links=FILE, or set --config.mining.language_links=False"
+)
+
+
+def test_missing_links_are_said_by_plan_and_run(files_config, tmp_path, capsys):
+    files_config.corpus.test = files_config.corpus.train
+    files_config.rounds, files_config.mining.language_links = 1, True
+    planned = train.main(files_config, "w", dry_run=True)["notes"]
+    assert LINK_NOTE in planned and any("as if there were links" in note for note in planned)
+    prepare(cora_settings(files_config).corpus, epath.Path(tmp_path / "corpus"))
+    corpus = Corpus.open(tmp_path / "corpus")
+    capsys.readouterr()
+    check_questions(cora_settings(files_config), corpus)
+    assert capsys.readouterr().err.splitlines() == [LINK_NOTE]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"corpus.links": "links.jsonl"}, {"mining.language_links": False}, {"rounds": 0}],
+)
+def test_links_that_nothing_asks_for_are_not_missed(files_config, changes):
+    files_config.update_from_flattened_dict(changes)
+    assert link_notes(cora_settings(files_config)) == []
+
+
+def test_squads_have_no_links(configs):
+    config = configs.get_config("squads")
+    assert link_notes(cora_settings(config)) == [], "a round that mines nothing"
+    config.update({"generate": True, "rounds": 1})
+    (note,) = link_notes(cora_settings(config))
+    assert "corpus.kind 'squads' has none; set --config.mining.language_links=False" in note
 
 
 def test_a_split_that_turns_out_empty_is_refused_before_training(configs, tmp_path):

@@ -85,6 +85,16 @@ def settings(repository):
             "config.retriever_model: hidden_size 32 is not divisible by num_attention_heads 5",
         ),
         (
+            "cora",
+            {"retriever_format.passage_buckets": (600,)},
+            "config.retriever_format.passage_buckets goes to 600 tokens, but the encoder has 128",
+        ),
+        (
+            "cora",
+            {"retriever_model.pretrained": "/nowhere"},
+            "config.retriever_model: /nowhere: no such folder; give one that holds config.json",
+        ),
+        (
             "dual_bert",
             {"target_recipe.batch_size": 12},
             "config.target_recipe.batch_size=12 does not divide over the 8 devices",

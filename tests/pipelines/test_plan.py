@@ -175,6 +175,35 @@ def test_plan_unknown_hub_id_is_said_and_the_rest_planned(configs, offline):
     assert "train mGEN" in made["memory"] and "train mDPR" not in made["memory"]
 
 
+@pytest.mark.parametrize("path", ["./e5", "../e5", "~/e5", "/nope", "a/b/c"])
+def test_plan_names_a_path_without_a_folder(configs, offline, path):
+    message = f"config.retriever_model: {path}: no such folder; give one that holds config.json"
+    with pytest.raises(InputError, match=message):
+        _plan(configs, "paper", **{"retriever_model.pretrained": path})
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"generator_model.pretrained": "my models/mt5"},
+            "config.generator_model: my models/mt5: no such folder, and no id of the hub: Repo id",
+        ),
+        (
+            {"generator_model.sizes.dtype": "float16"},
+            "config.generator_model: mT5 overflows in float16",
+        ),
+        (
+            {"retriever_format.passage_buckets": (128, 600)},
+            "config.retriever_format.passage_buckets goes to 600 tokens, but the encoder has 512",
+        ),
+    ],
+)
+def test_plan_refuses_what_the_run_would(configs, offline, changes, message):
+    with pytest.raises(InputError, match=message):
+        _plan(configs, "paper", **changes)
+
+
 def test_plan_local_folder_gives_its_sizes(configs, tmp_path):
     raw = {"model_type": "mt5", "vocab_size": 300, "d_model": 64, "d_kv": 16, "d_ff": 128}
     write_json(tmp_path / "config.json", raw | {"num_layers": 2, "num_heads": 4})

@@ -144,6 +144,8 @@ def test_dry_run_counts_without_training(corpus, capsys):
     layers = 3 * attention + 2 * mlp + 5 * norm
     assert plan["parameters"] == 300 * 32 + 300 + layers
     assert plan["state_bytes"] == 12 * plan["parameters"] and plan["pairs"]["en-es"] > 300
+    with pytest.raises(InputError, match="config.sizes: d_model 30 is not divisible"):
+        translator.print_plan(dataclasses.replace(settings, sizes={"d_model": 30}))
     bigger = dataclasses.replace(settings, steps=400)
     assert (
         translator.print_plan(bigger)["training_flops_at_most"]

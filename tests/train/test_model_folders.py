@@ -65,6 +65,8 @@ def test_path_that_is_no_folder_is_named(tmp_path):
         model_folders.resolve_folder(tmp_path / "file")
     with pytest.raises(InputError, match="no such folder"):
         model_folders.resolve_folder("./nowhere")
+    assert model_folders.given_folder(tmp_path) == tmp_path
+    assert model_folders.given_folder("google/mt5-base") is None, "a hub id"
 
 
 def test_errors_of_the_weight_maps_name_the_folder(tmp_path):
