@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from clmrc_jax.models.dropout import Dropout
-from clmrc_jax.models.layers import attend, mask_to_bias
+from clmrc_jax.models.layers import Dense, Embed, attend, mask_to_bias
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Attention(nn.Module):
         head_dim = c.hidden_size // heads
 
         def project(name):
-            return nn.DenseGeneral((heads, head_dim), dtype=c.dtype, kernel_init=init, name=name)
+            return Dense((heads, head_dim), dtype=c.dtype, kernel_init=init, name=name)
 
         query, key, value = (project(name)(hidden) for name in ("query", "key", "value"))
         rate = c.attention_probs_dropout_prob
@@ -63,7 +63,7 @@ class _Attention(nn.Module):
             dropout_rate=rate,
             dropout_key=None if deterministic or rate == 0 else self.make_rng("dropout"),
         )  # [batch, length, heads, kv]
-        output = nn.DenseGeneral(
+        output = Dense(
             c.hidden_size, axis=(-2, -1), dtype=c.dtype, kernel_init=init, name="output"
         )(context)
         return _add_and_norm(c, hidden, output, deterministic)
@@ -84,11 +84,9 @@ class _Layer(nn.Module):
         init = nn.initializers.normal(c.initializer_range)
         hidden = _Attention(c, name="attention")(hidden, bias, deterministic)
         # [batch, length, embed] -> [batch, length, mlp] -> [batch, length, embed]
-        x = nn.Dense(c.intermediate_size, dtype=c.dtype, kernel_init=init, name="intermediate")(
-            hidden
-        )
+        x = Dense(c.intermediate_size, dtype=c.dtype, kernel_init=init, name="intermediate")(hidden)
         x = jax.nn.gelu(x, approximate=False)
-        x = nn.Dense(c.hidden_size, dtype=c.dtype, kernel_init=init, name="output")(x)
+        x = Dense(c.hidden_size, dtype=c.dtype, kernel_init=init, name="output")(x)
         hidden = _add_and_norm(c, hidden, x, deterministic)
         return nn.with_logical_constraint(hidden, ("batch", "length", "embed"))
 
@@ -102,7 +100,7 @@ class _Embeddings(nn.Module):
         init = nn.initializers.normal(c.initializer_range)
 
         def embed(count, name):
-            return nn.Embed(count, c.hidden_size, embedding_init=init, dtype=c.dtype, name=name)
+            return Embed(count, c.hidden_size, embedding_init=init, dtype=c.dtype, name=name)
 
         x = embed(c.vocab_size, "word_embeddings")(input_ids)
         positions = jnp.arange(input_ids.shape[1])[None, :]

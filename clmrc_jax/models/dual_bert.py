@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from clmrc_jax.models import bert, saa, span_head
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dropout import Dropout
-from clmrc_jax.models.layers import mask_to_bias
+from clmrc_jax.models.layers import Dense, mask_to_bias
 from clmrc_jax.models.span_representation import (
     LAMBDA_MODES,
     SPAN_ATTENTIONS,
@@ -113,7 +113,7 @@ class _Fusion(nn.Module):
         kernel = nn.initializers.truncated_normal(b.initializer_range)
 
         def dense(name, shape, axis=-1):
-            return nn.DenseGeneral(shape, axis, dtype=b.dtype, kernel_init=kernel, name=name)
+            return Dense(shape, axis, dtype=b.dtype, kernel_init=kernel, name=name)
 
         query = dense("query", heads)(target)  # [batch, L_T, heads, kv]
         key, value = (dense(name, heads)(source) for name in ("key", "value"))

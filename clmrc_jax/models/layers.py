@@ -3,6 +3,7 @@
 Einsum letters: b batch, q/k query and key length, h heads, d head dimension, e embed.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -10,6 +11,32 @@ import jax
 import jax.numpy as jnp
 
 from clmrc_jax.models.dropout import dropout
+
+
+class Embed(nn.Embed):
+    """`nn.Embed` that casts the rows it takes, not the table it takes them from.
+
+    Flax casts the table, so that its gradient is summed in `dtype`: in bfloat16 a token that occurs
+    two thousand times in a batch lost 40% of it, token types nearly all.
+    """
+
+    def __call__(self, inputs):
+        """int [...] -> [..., features]."""
+        return jnp.take(self.embedding, inputs, axis=0).astype(self.dtype)
+
+
+def _all_but_bias(inputs, kernel, bias, *, dtype):
+    return (*nn.dtypes.promote_dtype(inputs, kernel, dtype=dtype), bias)
+
+
+class Dense(nn.DenseGeneral):
+    """`nn.DenseGeneral` that adds its bias in float32, so that its gradient is summed in it."""
+
+    promote_dtype: Callable = _all_but_bias
+
+    def __call__(self, inputs):
+        """[..., in] -> [..., out]."""
+        return super().__call__(inputs).astype(self.dtype)
 
 
 def attend(query, key, value, bias=None, *, scale=1.0, dropout_rate=0.0, dropout_key=None):

@@ -17,7 +17,7 @@ import numpy as np
 
 from clmrc_jax.models import decoder_cache, decoding, mt5
 from clmrc_jax.models.dropout import Dropout
-from clmrc_jax.models.layers import MASKED, attend, mask_to_bias
+from clmrc_jax.models.layers import MASKED, Dense, Embed, attend, mask_to_bias
 
 ACTIVATIONS = {
     "swish": jax.nn.silu,
@@ -92,10 +92,8 @@ class _Attention(nn.Module):
         c = self.config
         kernel = nn.initializers.normal(c.init_std)
         split = (self.heads, c.d_model // self.heads)
-        self.q, self.k, self.v = (
-            nn.DenseGeneral(split, dtype=c.dtype, kernel_init=kernel) for _ in range(3)
-        )
-        self.o = nn.DenseGeneral(c.d_model, axis=(-2, -1), dtype=c.dtype, kernel_init=kernel)
+        self.q, self.k, self.v = (Dense(split, dtype=c.dtype, kernel_init=kernel) for _ in range(3))
+        self.o = Dense(c.d_model, axis=(-2, -1), dtype=c.dtype, kernel_init=kernel)
 
     def keys_values(self, x):
         """[batch, k, embed] -> two of [batch, k, heads, kv]."""
@@ -120,10 +118,10 @@ class _Mlp(nn.Module):
     def __call__(self, x, deterministic):
         c = self.config
         kernel = nn.initializers.normal(c.init_std)
-        x = nn.Dense(self.size, dtype=c.dtype, kernel_init=kernel, name="wi")(x)
+        x = Dense(self.size, dtype=c.dtype, kernel_init=kernel, name="wi")(x)
         x = ACTIVATIONS[c.activation_function](x)  # [batch, length, mlp]
         x = Dropout(c.activation_dropout)(x, deterministic=deterministic)
-        return nn.Dense(c.d_model, dtype=c.dtype, kernel_init=kernel, name="wo")(x)
+        return Dense(c.d_model, dtype=c.dtype, kernel_init=kernel, name="wo")(x)
 
 
 class _Layer(nn.Module):
@@ -196,7 +194,7 @@ class Marian(nn.Module):
     def setup(self):
         c = self.config
         table = nn.initializers.normal(c.init_std)
-        self.shared = nn.Embed(c.vocab_size, c.d_model, dtype=c.dtype, embedding_init=table)
+        self.shared = Embed(c.vocab_size, c.d_model, dtype=c.dtype, embedding_init=table)
         self.encoder, self.decoder = _Stack(c, decoder=False), _Stack(c, decoder=True)
         self.final_logits = _Bias(c.vocab_size)
 

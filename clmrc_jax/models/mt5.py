@@ -14,6 +14,7 @@ from clmrc_jax.models import decoder_cache
 from clmrc_jax.models.dropout import Dropout
 from clmrc_jax.models.layers import (
     MASKED,
+    Embed,
     RMSNorm,
     attend,
     mask_to_bias,
@@ -193,7 +194,7 @@ class Mt5(nn.Module):
     def setup(self):
         c = self.config
         # compute in c.dtype: the 250k-row table itself stays float32
-        self.shared = nn.Embed(
+        self.shared = Embed(
             c.vocab_size, c.d_model, dtype=c.dtype, embedding_init=nn.initializers.normal(1.0)
         )
         self.encoder, self.decoder = _Stack(c, decoder=False), _Stack(c, decoder=True)
