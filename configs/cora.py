@@ -53,6 +53,8 @@ def paper():
                 "annotated": "",
                 "dev_annotated": "",
                 "links": "",
+                "english_answers": "",
+                "keep_evaluated": False,
                 "max_questions": 0,
                 "seed": 0,
             },

@@ -204,16 +204,17 @@ def read_dpr(
 ) -> Iterator[RetrieverExample]:
     """Streams DPR training rows from a JSON array or a JSONL file (`.gz` too).
 
-    Rows without a positive passage are left out and their number is logged. `q_id` defaults to the
-    row's number, a passage's `id` to one made from its language, title and text (equal passages
-    get equal ids). A tag "[ja]" at the end of the question is taken off and, if `lang` is missing,
+    Rows without a positive passage are left out and their number is logged. `q_id` defaults to one
+    made from the question and its language, a passage's `id` to one from its language, title and text
+    (equal ones get equal ids). A tag "[ja]" at the end of the question is taken off and, if `lang` is missing,
     names the language. Random negatives (`negative_ctxs`) are not used by CORA and not read.
     lang, passage_lang: for rows and passages that do not name their language.
     Raises InputError naming file, row and field.
     """
     count = dropped = 0
-    for count, (where, row) in enumerate(_dpr_rows(path), start=1):
-        example = _dpr_example(row, where, count, lang, passage_lang)
+    for where, row in _dpr_rows(path):
+        count += 1
+        example = _dpr_example(row, where, lang, passage_lang)
         if example.positive_ctxs:
             yield example
         else:
@@ -226,12 +227,13 @@ def read_dpr(
         )
 
 
-def _dpr_example(row: dict, where: str, number: int, lang, passage_lang) -> RetrieverExample:
+def _dpr_example(row: dict, where: str, lang, passage_lang) -> RetrieverExample:
     text, tag = _untagged(text_field(row, "question", where))
     named = None if row.get("lang") == "NONE" else row.get("lang")  # CORA's mark on NQ rows
     key = "q_id" if "q_id" in row else "id"
+    made = hashlib.sha1(f"{named or tag or lang}\n{text}".encode()).hexdigest()[:16]
     row = (
-        {"id": row.get(key, number), "lang": named or tag or None, "question": text}
+        {"id": row.get(key, f"dpr-{made}"), "lang": named or tag or None, "question": text}
         | {name: row[name] for name in ("answers", "answer_lang", "source") if name in row}
         | {name: row[name] for name in row if name.endswith("_ctxs")}
     )

@@ -113,13 +113,24 @@ def read_questions(
 
 
 def read_examples(value: str | tuple, key: str) -> Iterator[RetrieverExample]:
-    """Retriever training rows: DPR files, and data sets of questions on a paragraph."""
+    """Retriever training rows: DPR files, and data sets of questions on a paragraph.
+
+    Rows may share a question; raises InputError for an id that two different questions share.
+    """
+    known: dict[str, int] = {}
     for source in parse(value, key, training=True):
         if datasets.is_raw(existing(source.path)):
             rows = qa_examples.read_dpr(source.path, source.lang, source.passage_lang)
         else:
             rows = datasets.load_squads([(source.path, source.lang)]).examples()
-        yield from _named(rows, source, key, training=True)
+        for example in _named(rows, source, key, training=True):
+            text = hash(example.question.question)
+            if known.setdefault(example.question.id, text) != text:
+                raise InputError(
+                    f"{key}, {source.path}: the id {example.question.id!r} is that of another "
+                    "question in these files; give every question an id of its own, or none at all"
+                )
+            yield example
 
 
 def read_squads(value: str | tuple, key: str) -> squad_corpus.SquadCorpus:

@@ -1,5 +1,7 @@
 """Token ids together with the characters of the text that they cover, for every tokenizer."""
 
+import functools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +21,8 @@ class TokenizedText:
     """Tokens of one text, without special tokens.
 
     ids: [tokens] int32.   offsets: [tokens, 2] int32, first and behind last character of each,
-    ascending, without spaces at the edges; empty for a token of no character, such as a lone "▁".
+    ascending, without spaces at the edges, with the marks (Unicode M) behind a token that a
+    normalizer dropped: the accents of "café", the vowel signs of "ที่"; empty for a token of no character, such as a lone "▁".
     split: the words and pieces of the official tokenisation, None for other tokenizers.
     """
 
@@ -82,11 +85,42 @@ def _tidy(offsets: np.ndarray, text: str) -> np.ndarray:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     space, place = _SPACE[np.minimum(codes, len(_SPACE) - 1)], np.arange(len(codes))
     # The next character that is no space, from every place; and the end of the last one before.
-    following = np.append(np.where(space, len(codes), place), len(codes))
-    following = np.minimum.accumulate(following[::-1])[::-1]
+    following = _following(space)
     preceding = np.insert(np.where(space, 0, place + 1), 0, 0)
     preceding = np.maximum.accumulate(preceding)
     starts = np.minimum(following[offsets[:, 0]], offsets[:, 1])
     ends = np.maximum(preceding[offsets[:, 1]], starts)
     both = np.stack([starts, ends], axis=1).astype(np.int32)
-    return np.maximum.accumulate(both, axis=0)
+    both = np.maximum.accumulate(both, axis=0)
+    return both if text.isascii() else _with_dropped_marks(both, codes)
+
+
+def _with_dropped_marks(offsets: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Offsets that go on over the marks behind a token, where no token covers these.
+
+    A normalizer that strips accents leaves them out, and an answer without them is another word.
+    """
+    starts, ends = offsets.T
+    size = len(codes) + 1
+    covering = np.bincount(starts, minlength=size) - np.bincount(ends, minlength=size)
+    dropped = _marks()[np.minimum(codes, len(_marks()) - 1)] & (np.cumsum(covering)[:-1] == 0)
+    if not dropped.any():
+        return offsets
+    full = starts < ends
+    ends = np.maximum.accumulate(np.where(full, _following(dropped)[ends], ends))
+    starts = np.where(full, starts, ends)  # a token of no character stays one
+    return np.stack([starts, ends], axis=1).astype(np.int32)
+
+
+def _following(skipped: np.ndarray) -> np.ndarray:
+    """[characters + 1] the next place, from every place, that is not to be skipped."""
+    size = len(skipped)
+    places = np.append(np.where(skipped, size, np.arange(size)), size)
+    return np.minimum.accumulate(places[::-1])[::-1]
+
+
+@functools.cache
+def _marks() -> np.ndarray:
+    """Whether a code point is a combining mark; the entry behind the last one is all later ones'."""
+    last = 0xE01EF  # of the variation selectors
+    return np.array([unicodedata.category(chr(code))[0] == "M" for code in range(last + 2)])

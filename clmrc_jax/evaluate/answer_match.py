@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from clmrc_jax.data.languages import language
-from clmrc_jax.evaluate.golds import YES_NO
+from clmrc_jax.evaluate.golds import NO_ANSWER_MARKS, YES_NO
 from clmrc_jax.evaluate.normalize import fold
 
 MODES = ("substring", "dpr")
@@ -48,8 +48,10 @@ def contains_answer(answers: Iterable[str], text: str, lang: str, mode: str = "s
 
 
 def searchable(answers: Iterable[str]) -> tuple[str, ...]:
-    """The answers a passage can be searched for: neither blank nor the words yes and no."""
-    return tuple(x for x in answers if x.strip() and x.strip().casefold() not in YES_NO)
+    """The answers a passage can be searched for: neither blank, nor the words yes and no, nor the
+    marks of a question without answer."""
+    kept = (x for x in answers if x.strip() not in NO_ANSWER_MARKS)
+    return tuple(x for x in kept if x.strip().casefold() not in YES_NO)
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -9,6 +9,7 @@ from clmrc_jax.data.languages import language
 from clmrc_jax.files import InputError, read_json, read_jsonl, whole_text
 
 YES_NO = frozenset(("yes", "no"))
+NO_ANSWER_MARKS = ("", "NoAns", "No Answer")  # first answer of an MKQA question without one
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 
 from clmrc_jax.evaluate.golds import (
+    NO_ANSWER_MARKS,
     Gold,
     answer_text,
     foreign_ids,
@@ -23,7 +24,6 @@ from clmrc_jax.evaluate.scores import Scores, average, mean
 from clmrc_jax.evaluate.xor import score_xor, token_f1
 from clmrc_jax.files import InputError, read_jsonl
 
-NO_ANSWER_MARKS = ("", "NoAns", "No Answer")
 METRICS = ("f1", "em")
 
 

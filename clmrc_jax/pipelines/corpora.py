@@ -23,9 +23,9 @@ from clmrc_jax.data import (
 from clmrc_jax.data.passage_names import by_id, by_id_or_text
 from clmrc_jax.data.world_facts import corpus as world_facts
 from clmrc_jax.files import InputError, JsonlRows, read_json, write_json, write_jsonl
+from clmrc_jax.pipelines.corpus_files import SPLITS, corpus_of_files
 
-SPLITS = ("train", "dev", "test")
-SOURCES = ("passages", *SPLITS, "annotated", "dev_annotated")
+SOURCES = ("passages", *SPLITS, "annotated", "dev_annotated", "english_answers")
 GOLD = "gold.json"
 
 
@@ -41,6 +41,9 @@ class CorpusSettings:
         JSONL/TSV, questions JSONL, DPR rows (for validation: dev_annotated), link rows {id, titles};
         dev, test, dev_annotated and links may be "". All but links are values of
         `data/sources.py`: a path, (path, language), "tfds:NAME/SPLIT", or a tuple of pairs.
+    english_answers: of kind "files", questions of `train` (by id) whose answers are English, as
+        XOR-TyDi's list xor_train_retrieve_eng_span.jsonl names them.
+    keep_evaluated: of kind "files", also train on questions that `dev` or `test` asks.
     max_questions: most questions per split and language (a seeded sample); 0 for all.
     """
 
@@ -56,6 +59,8 @@ class CorpusSettings:
     annotated: str | tuple = ""
     dev_annotated: str | tuple = ""
     links: str = ""
+    english_answers: str | tuple = ""
+    keep_evaluated: bool = False
     max_questions: int = 0
     seed: int = 0
 
@@ -121,18 +126,20 @@ def prepare(settings: CorpusSettings, folder: epath.Path) -> dict:
     """Writes the corpus files; returns their counts. Raises InputError for an empty corpus."""
     folder.mkdir(parents=True, exist_ok=True)
     source = _BUILDERS[settings.kind](settings)
-    counts = {"passages": passages.write_passage_store(folder, source["passages"])}
-    language_links.build_language_links(folder / "links.sqlite", source["links"])
+    counts = {"passages": 0}
+    # The passages last: a mistake in another file is found before hours of work.
     for name in ("annotated", "dev"):
         counts[name] = write_jsonl(folder / f"{name}.jsonl", source[name])
+    if not counts["annotated"]:
+        raise InputError("no annotated training row: mDPR needs questions with a gold passage")
     for split in SPLITS:
         kept = _sample(source["questions"][split], settings)
         path = folder / f"questions.{split}.jsonl"
         counts[f"{split} questions"] = qa_examples.write_questions(path, kept)
     if "gold" in source:
         write_json(folder / GOLD, source["gold"])
-    if not counts["annotated"]:
-        raise InputError("no annotated training row: mDPR needs questions with a gold passage")
+    language_links.build_language_links(folder / "links.sqlite", source["links"])
+    counts["passages"] = passages.write_passage_store(folder, source["passages"])
     store = passages.PassageStore(folder)
     return counts | {"languages": store.language_counts(), "inputs": _input_sizes(settings)}
 
@@ -212,30 +219,8 @@ def _squads(settings: CorpusSettings) -> dict:
     }
 
 
-def _files(settings: CorpusSettings) -> dict:
-    for name in ("passages", "train", "annotated"):
-        if not getattr(settings, name):
-            raise InputError(f"corpus.{name} is empty: kind 'files' needs the path of that file")
-
-    def questions(split: str) -> list:
-        value, train = getattr(settings, split), split == "train"
-        return list(sources.read_questions(value, f"corpus.{split}", need_answers=train))
-
-    def rows(name: str) -> Iterable[dict]:
-        examples = sources.read_examples(getattr(settings, name), f"corpus.{name}")
-        return map(qa_examples.dpr_row, examples)
-
-    return {
-        "passages": sources.read_passages(settings.passages, "corpus.passages"),
-        "links": language_links.read_link_rows(settings.links) if settings.links else (),
-        "annotated": rows("annotated"),
-        "dev": rows("dev_annotated"),
-        "questions": {split: questions(split) for split in SPLITS},
-    }
-
-
 _BUILDERS: dict[str, Callable[[CorpusSettings], dict]] = {
     "world_facts": _world_facts,
     "squads": _squads,
-    "files": _files,
+    "files": corpus_of_files,
 }

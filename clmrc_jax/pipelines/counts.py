@@ -111,11 +111,11 @@ def _count_rows(path: str) -> tuple[int, float]:
     if not size:
         raise InputError(f"{path}: no such file, or empty; correct its path in config.corpus")
     exact = size <= EXACTLY_COUNTED or path.endswith(".gz")
-    lengths = []
+    rows = read = 0
     with open_text(path) as file:
-        for line in file:
-            lengths.append(len(line.encode()))
-            if not exact and len(lengths) == _SAMPLE_ROWS:
+        for rows, line in enumerate(file, start=1):
+            read += len(line.encode())
+            if not exact and rows == _SAMPLE_ROWS:
                 break
-    mean = sum(lengths) / len(lengths)
-    return (len(lengths) if exact else round(size / mean)), mean
+    mean = read / rows
+    return (rows if exact else round(size / mean)), mean

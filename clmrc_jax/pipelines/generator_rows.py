@@ -40,7 +40,7 @@ class GeneratorRows:
             rng = np.random.default_rng(seed)
             for i in range(len(run)):
                 row = run[i]
-                if _tag(row) != "en":
+                if row["lang"] != "en" or _tag(row) != "en":
                     continue
                 drawn = np.flatnonzero(rng.random(len(languages)) < training.synthetic_share)
                 places += [(i, k) for k in drawn if self._translated(row, languages[k])]

@@ -126,25 +126,41 @@ def _examples(options: ReadOptions, dual: bool) -> list[MrcExample]:
 
 
 def _reader(saved: readers.SavedReader, options: ReadOptions) -> Reader:
-    longest = saved.bert.max_position_embeddings
-    trained = {"max_length": min(512, longest), "source_length": min(512, longest)}
-    trained |= saved.reading.get("format", {})
+    longest = min(512, saved.bert.max_position_embeddings)
+    lengths = {"max_length": longest, "source_length": longest}
+    trained = _trained(SpanFormat, saved, "format", options, **lengths)
     given = {name: getattr(options, name) for name in ("doc_stride", "max_query_length")}
     if options.max_length:
         given |= {"max_length": options.max_length, "source_length": options.max_length}
-    format = SpanFormat(**trained | {name: value for name, value in given.items() if value})
+    format = dataclasses.replace(trained, **{k: v for k, v in given.items() if v})
     given = {name: getattr(options, name) for name in ("n_best", "max_answer_length", "text")}
-    decoding = saved.reading.get("decoding", {}) | {k: v for k, v in given.items() if v}
+    given = {name: value for name, value in given.items() if value}
     if options.null_threshold is not None:
-        decoding["null_threshold"] = options.null_threshold
+        given["null_threshold"] = options.null_threshold
+    decoding = dataclasses.replace(_trained(Decoding, saved, "decoding", options), **given)
     mesh = sharding.make_mesh(devices=jax.local_devices())
     return Reader(
         saved.bert,
         saved.dual or dual_bert.paper(saved.bert),
         format,
         ReaderTraining(predict_batch=options.batch_size),
-        Decoding(**decoding),
+        decoding,
         options.model,
         mesh,
         sharding.DEFAULT_RULES,
     )
+
+
+def _trained(cls, saved: readers.SavedReader, name: str, options: ReadOptions, **default):
+    """The settings `name` that a reader was trained with, as `cls`; `default` for what it lacks.
+
+    Raises InputError naming the reader's file where they cannot be such settings.
+    """
+    found = saved.reading.get(name, {})
+    try:
+        return cls(**{**default, **found})
+    except (TypeError, InputError) as error:
+        raise InputError(
+            f"{options.model}/{readers.DESCRIPTION}: reading.{name} is {found!r:.200} ({error}); "
+            "written by another version?"
+        ) from error

@@ -13,6 +13,7 @@ from clmrc_jax.data.pipeline import make_dataset
 from clmrc_jax.data.span_windows import SpanFormat
 from clmrc_jax.data.tokenization import load_tokenizer
 from clmrc_jax.data.vocabulary import train_vocabulary
+from clmrc_jax.files import InputError
 from clmrc_jax.models import bert, dual_bert, span_head
 from clmrc_jax.models.bert import BertConfig
 from clmrc_jax.models.dual_bert import DualBertConfig
@@ -34,7 +35,8 @@ class Reader:
     """Encoder sizes, tokenizer and format of a run, and the functions compiled for them.
 
     bert: the plain reader's config.   dual: Dual BERT's, on the same encoder.
-    Raises InputError for windows longer than the encoder's positions.
+    Raises InputError for windows longer than the encoder's positions, and for a tokenizer with more
+    tokens than the encoder.
     """
 
     def __init__(
@@ -55,6 +57,12 @@ class Reader:
         self.training, self.decoding, self._profile = training, decoding, profile
         self.mesh, self.rules, self.tokenizer_folder = mesh, rules, tokenizer_folder
         self.tokenizer = load_tokenizer(tokenizer_folder)
+        if self.tokenizer.vocab_size > bert.vocab_size:  # a token without a row would be NaN
+            raise InputError(
+                f"{tokenizer_folder}: the tokenizer has {self.tokenizer.vocab_size} tokens, the "
+                f"model only {bert.vocab_size} (vocab_size); they do not belong together: give the "
+                "tokenizer files that the model was trained with"
+            )
         # The result lies whole on every device, so that every host can read it.
         compiled = functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
         self._predict = {

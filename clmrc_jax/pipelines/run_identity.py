@@ -59,7 +59,7 @@ LATER = (
     (r"evaluation\.(split|closed_book)", r"round_\d+/(mdpr|index|retrieved|mgen|mined)"),
     (
         r"scorer|decoding|data\.(evaluate|max_evaluate)",
-        r"source|(plain|cascade|mixed|dual|dual_squad)/train",
+        r"source|source_reader|vocabulary_\d+|(plain|cascade|mixed|dual|dual_squad)/train",
     ),
 )
 

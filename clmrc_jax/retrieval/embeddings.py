@@ -15,7 +15,7 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from etils import epath
@@ -96,13 +96,16 @@ class EmbeddingWriter:
         if (self.folder / MANIFEST).exists():
             _check_spec(_read_manifest(self.folder)[0], spec, self.folder)
 
-    def missing(self) -> list[int]:
+    def missing(self, shards: Iterable[int] | None = None) -> list[int]:
         """Shards still to be written: without a record, or whose bytes differ from it.
+
+        shards: those to look at; their bytes are read. None for all.
 
         In a bucket only their number is compared: it keeps a file whole or not at all, and
         reading the rest back would take every host as long as a search.
         """
-        return [shard for shard in range(self.spec.shards) if not self._is_whole(shard)]
+        shards = range(self.spec.shards) if shards is None else shards
+        return [shard for shard in shards if not self._is_whole(shard)]
 
     def write(self, shard: int, vectors: np.ndarray) -> None:
         """Writes one shard: vectors [rows of the shard, dim], finite, any float dtype.

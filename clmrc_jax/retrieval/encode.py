@@ -49,7 +49,7 @@ def encode_corpus(
     )
     writer = EmbeddingWriter(folder, spec)
     mine = range(jax.process_index(), spec.shards, jax.process_count())
-    missing = [shard for shard in writer.missing() if shard in mine]
+    missing = writer.missing(mine)
     windows = {shard: _windows(*spec.row_range(shard), window_rows) for shard in missing}
     left = sum(stop - start for ranges in windows.values() for start, stop in ranges)
     ahead = tokenize_ranges(store, tokenize, sum(windows.values(), []), workers)

@@ -147,7 +147,8 @@ class Timers:
         self._wait += waited
         self._examples += slices * len(next(iter(batch.values())))
         for name, array in batch.items():
-            if name.endswith("_mask"):
+            # A span mask says where an answer may lie; tokens it leaves out are no padding.
+            if name.endswith("_mask") and not name.endswith("span_mask"):
                 self._tokens += array.size
                 self._masked += array.size - int(np.count_nonzero(array))
 

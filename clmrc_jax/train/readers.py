@@ -76,13 +76,29 @@ def load_reader(folder_or_id: str | os.PathLike, **overrides) -> SavedReader:
     bert, body = pretrained.load_bert(folder, **overrides)
     if not (folder / DESCRIPTION).exists():
         return SavedReader("span", bert, None, {"bert": body, "head": _published_head(folder)}, {})
-    description = read_json(folder / DESCRIPTION)
-    kind, reading = description.get("kind"), description.get("reading", {})
-    if kind not in KINDS:
-        raise InputError(f"{folder / DESCRIPTION}: kind {kind!r}; known: {', '.join(KINDS)}")
+    description = _read_description(folder / DESCRIPTION)
+    kind, reading = description["kind"], description.get("reading", {})
     params = {"bert": body, **_read_heads(folder / HEADS, KINDS[kind])}
     dual = _dual_config(folder, bert, description["dual"]) if kind == "dual" else None
     return SavedReader(kind, bert, dual, params, reading)
+
+
+def _read_description(path) -> dict:
+    """reader.json, of which kind, options and settings have the form that this version writes."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds {found!r:.60}, no object; written by another version?")
+    kind = found.get("kind")
+    if kind not in tuple(KINDS):
+        raise InputError(f"{path}: kind {kind!r:.60}; known: {', '.join(KINDS)}")
+    needed = {"reading": found.get("reading", {})}
+    needed |= {"dual": found.get("dual")} if kind == "dual" else {}
+    for name, value in needed.items():
+        if not isinstance(value, dict):
+            raise InputError(
+                f"{path}: {name} is {value!r:.60}, no object; written by another version?"
+            )
+    return found
 
 
 def _read_heads(path, wanted: set[str]) -> dict:

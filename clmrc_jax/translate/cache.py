@@ -62,8 +62,13 @@ class CachedTranslator:
         return [text for text in wanted if text not in known]
 
     def prepare(self, texts: Sequence[str], source: str, target: str) -> None:
-        """Tells the translator what it will be asked for: the texts that are missing here."""
-        prepare(self.translator, self.missing(texts, source, target), source, target)
+        """Tells the translator what it will be asked for: the texts that are missing here.
+
+        Where none is missing it is not told, so that its program or model need not be there.
+        """
+        missing = self.missing(texts, source, target)
+        if missing:
+            prepare(self.translator, missing, source, target)
 
     def check(self, source: str, target: str) -> None:
         """Whether the translator can work, see `translator.check`."""

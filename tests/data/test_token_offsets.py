@@ -5,6 +5,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers
 
+from clmrc_jax.data import token_offsets
 from clmrc_jax.data.char_split import CharSplitTokenizer
 from clmrc_jax.data.token_offsets import tokenize
 from clmrc_jax.data.tokenization import Tokenizer, load_tokenizer
@@ -95,3 +96,49 @@ def test_space_mark_in_front_of_a_text_covers_nothing(vocabulary):
 def test_tokenizer_without_offsets_is_named():
     with pytest.raises(InputError, match="Tokenizer gives no character offsets"):
         tokenize(Tokenizer(), ["a"])
+
+
+MARKED = {  # text -> what the tokens of an accent-stripping WordPiece cover
+    "में में": ["में", "में"],
+    "ที่ สี่": ["ที่", "สี่"],
+    "cafe\u0301": ["cafe\u0301"],
+    "cafe\u0301s, ที่.": ["cafe\u0301", "s", ",", "ที่", "."],
+    "葛\U000e0100城": ["葛\U000e0100", "城"],
+    "\u0301e e \u0301": ["e", "e"],
+}
+
+
+def wordpiece(folder, pieces, **normalizer):
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *pieces]
+    backend = Backend(models.WordPiece({x: i for i, x in enumerate(names)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(**normalizer)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    folder.mkdir()
+    backend.save(str(folder / "tokenizer.json"))
+    return load_tokenizer(str(folder))
+
+
+def test_marks_that_the_normalizer_drops_belong_to_the_token_before_them(tmp_path):
+    pieces = ["म", "ท", "ส", "cafe", "##s", ",", ".", "葛", "城", "e"]
+    found = tokenize(wordpiece(tmp_path / "plain", pieces, lowercase=True), list(MARKED))
+    for text, expected in MARKED.items():
+        offsets = found[text].offsets
+        assert [text[start:end] for start, end in offsets] == expected
+        assert offsets.dtype == np.int32 and (np.diff(offsets, axis=0) >= 0).all()
+    assert found["ที่ สี่"].span(1, 2) == (0, 0), "an answer may begin at a mark"
+
+
+def test_tokens_of_marks_keep_them_to_themselves(tmp_path):
+    """As they do in a cased vocabulary, where the letter before is a token without its mark."""
+    pieces = ["म", "##\u0947", "##\u0902", "cafe", "##\u0301", "##s"]
+    cased = wordpiece(tmp_path / "cased", pieces, lowercase=False)
+    found = tokenize(cased, ["में", "cafe\u0301s"])
+    assert found["में"].offsets.tolist() == [[0, 1], [1, 2], [2, 3]]
+    assert found["cafe\u0301s"].offsets.tolist() == [[0, 4], [4, 5], [5, 6]]
+
+
+def test_only_marks_that_no_token_covers_move_an_end():
+    text = "ae\u0301\u0301 o\u0301"
+    given = np.array([[0, 1], [1, 2], [1, 3], [3, 3], [5, 6], [6, 6]], np.int32)
+    tidy = token_offsets._tidy(given, text)
+    assert tidy.tolist() == [[0, 1], [1, 2], [1, 4], [4, 4], [5, 7], [7, 7]]

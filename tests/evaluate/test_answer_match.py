@@ -76,6 +76,7 @@ def test_any_answer_of_several_suffices():
 
 def test_searchable_leaves_out_yes_no_and_blanks():
     assert searchable(["yes", "No ", "", " ", "Nokia"]) == ("Nokia",)
+    assert searchable(["NoAns"]) == searchable(["No Answer"]) == ()  # marks of MKQA
 
 
 def test_unknown_mode_and_language_are_refused():

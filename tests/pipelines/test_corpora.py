@@ -152,7 +152,9 @@ def test_own_files_need_neither_dev_nor_test_nor_links(tmp_path):
 
 def test_own_files_with_links_and_test(tmp_path):
     links = [{"id": "Q1", "titles": {"en": "T0", "ja": "T1"}}]
-    settings = own_files(tmp_path, links=links, test=[QUESTION | {"id": "q9"}])
+    settings = own_files(
+        tmp_path, links=links, test=[QUESTION | {"id": "q9", "question": "whose?"}]
+    )
     corpus, _ = made(tmp_path / "c", **settings)
     assert corpus.links.translate("T0", "en", "ja") == "T1"
     assert [question.id for question in corpus.questions("test")] == ["q9"]

@@ -108,6 +108,13 @@ def test_english_answer_of_another_language_is_tagged_english(rows_for):
     assert chosen(rows_for(0, run), 0, 0) == ("en", "Ann")
 
 
+def test_no_synthetic_row_comes_from_another_languages_question(rows_for, names):
+    english, foreign = row(names[0]), row(names[0], lang="bn", answer_lang="en")
+    rows = rows_for(0, [english, foreign])
+    assert [rows[i]["synthetic"] for i in range(len(rows))] == [None, None, "th"]
+    assert rows[2]["lang"] == "en"
+
+
 def test_expected_lengths_are_the_mean_of_the_sources_drawn(rows_for):
     run = [row(answering=(1, 2, 4, 5, 6)), row(), row(answering=(0,)), row(answering=(), count=0)]
     rows = rows_for(1, run, synthetic_share=0.0)

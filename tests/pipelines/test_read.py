@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -282,3 +283,25 @@ def test_imported_model_gives_the_logits_of_its_formula(published, tmp_path):
     best = entries[0]["start_logit"] + entries[0]["end_logit"]
     pairs = [start[i] + end[j] for i in places.values() for j in places.values() if i <= j < i + 30]
     assert best == pytest.approx(max(pairs), abs=4e-5)
+
+
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("format", {"rhythm": 3}, "'rhythm'"),
+        ("format", {"mode": "verse"}, "mode 'verse': choose one of"),
+        ("format", [1], "a mapping"),
+        ("decoding", {"n_best": "x"}, "'n_best': 'x'"),
+    ],
+)
+def test_settings_of_another_version_are_named(published, tmp_path, name, settings, message):
+    folder = tmp_path / "reader"
+    shutil.copytree(published[0], folder)
+    head = {f"head/{x}": np.zeros(shape, np.float32) for x, shape in _HEAD.items()}
+    (folder / "heads.safetensors").write_bytes(safetensors.numpy.save(head))
+    write_json(folder / "reader.json", {"kind": "span", "reading": {name: settings}})
+    with pytest.raises(InputError, match=rf"reader/reader\.json: reading\.{name} is .*{message}"):
+        read(ReadOptions(str(folder), "data.json", "en", str(tmp_path / "out.json")))
+
+
+_HEAD = {"kernel": (SIZES["hidden_size"], 2), "bias": (2,)}

@@ -34,10 +34,10 @@ DUAL = dual_bert.paper(BERT)
 FORMAT = SpanFormat(32, 32, doc_stride=8, max_query_length=12)
 
 
-def make(format=FORMAT, training=None, **decoding):
+def make(format=FORMAT, training=None, bert=BERT, **decoding):
     mesh, rules = sharding.make_mesh(), sharding.DEFAULT_RULES
     settings = (ReaderTraining(**{"predict_batch": 4} | (training or {})), Decoding(**decoding))
-    return Reader(BERT, DUAL, format, *settings, FOLDER, mesh, rules)
+    return Reader(bert, dual_bert.paper(bert), format, *settings, FOLDER, mesh, rules)
 
 
 def example(number: int, words: int) -> MrcExample:
@@ -173,3 +173,11 @@ def counted(model, format, rows):
 def test_operations_by_formula_are_those_of_the_traced_model(model):
     ours, theirs = forward_flops(model, FORMAT, 4), counted(model, FORMAT, 4)
     assert ours == pytest.approx(theirs, rel=0.04), "heads and one-hot products are left out"
+
+
+def test_tokenizer_of_another_model_is_refused():
+    """Its tokens beyond the model's would have embeddings of NaN."""
+    small = dataclasses.replace(BERT, vocab_size=BERT.vocab_size - 1)
+    message = f"the tokenizer has {BERT.vocab_size} tokens, the model only {small.vocab_size}"
+    with pytest.raises(InputError, match=f"{FOLDER}: {message}.*that the model was trained with"):
+        make(bert=small)

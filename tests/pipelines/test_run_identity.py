@@ -66,3 +66,24 @@ def test_identity_keeps_everything_else(settings, task):
     assert not [k for k in left_out if k.endswith(("accumulate", "batch_size", "dtype", "seed"))]
     flat_settings = {key: 0 for key in everything}  # as a sweep has them
     assert set(identity(flat_settings)) == kept
+
+
+STAGES = ("source", "source_reader", "vocabulary_4000", "plain/train", "dual_squad/train")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_another_evaluation_does_not_train_again(settings, stage):
+    whole = settings["dual_bert"]
+    data = whole["data"] | {"evaluate": [("dev", "d.json", "ja", "xquad")], "max_evaluate": 7}
+    later = whole | {"data": data, "scorer": "official", "decoding": {"n_best": 1}}
+    assert identity(later, stage=stage) == identity(whole, stage=stage)
+    assert identity(later, stage="plain/read") != identity(whole, stage="plain/read")
+    trained_on = whole | {"data": data | {"max_target": 3}}
+    assert identity(trained_on, stage=stage) != identity(whole, stage=stage)
+
+
+def test_another_evaluation_does_not_make_a_vocabulary_again(settings):
+    """Its stage has fewer settings than the others: size and data."""
+    data = settings["dual_bert"]["data"]
+    one, other = ({"size": 99, "data": data | {"max_evaluate": most}} for most in (0, 7))
+    assert identity(one, stage="vocabulary_99") == identity(other, stage="vocabulary_99")

@@ -65,6 +65,7 @@ def test_writer_after_interruption_writes_only_missing_shards(tmp_path):
         first.write(shard, vectors[slice(*spec.row_range(shard))])
     (folder / "shard-00001.npy").write_bytes(b"torn")  # never committed
     assert EmbeddingWriter(folder, spec).missing() == [1, 3, 4]
+    assert EmbeddingWriter(folder, spec).missing(range(1, 4)) == [1, 3]
     with pytest.raises(InputError, match="shard 1 is missing"):
         EmbeddingWriter(folder, spec).finish()
     with pytest.raises(InputError, match="not a finished embedding folder"):

@@ -113,7 +113,7 @@ def test_metric_writer_tensorboard_missing_says_what_to_install(tmp_path):
         metrics.MetricWriter(tmp_path / "m.jsonl", tensorboard=True)
 
 
-def test_timers_padding_waste_counts_every_mask():
+def test_timers_padding_waste_counts_the_masks_of_all_sides():
     timers = metrics.Timers()
     batch = {
         "question_mask": np.array([[True, False], [True, True]]),
@@ -132,3 +132,11 @@ def test_flop_rates_mfu_only_where_the_peak_is_known():
     assert metrics.flop_rates(550e12, 2.0, [tpu, tpu]) == {"tflops": 275.0, "mfu": 0.5}
     assert metrics.flop_rates(550e12, 2.0, [cpu]) == {"tflops": 275.0}
     assert metrics.flop_rates(None, 2.0, [tpu]) == {}
+
+
+def test_timers_padding_waste_leaves_out_where_an_answer_may_lie():
+    timers = metrics.Timers()
+    whole, passage = np.ones((2, 4), bool), np.array([[True, False, True, False]] * 2)
+    batch = {"attention_mask": whole, "span_mask": passage}
+    timers.batch(batch | {f"source_{name}": array for name, array in batch.items()}, waited=0.0)
+    assert timers.window()["padding_waste"] == 0

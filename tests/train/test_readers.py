@@ -105,3 +105,18 @@ def test_description_of_another_kind_or_version_is_named(span_folder):
     write_json(path, description | {"kind": "dual", "dual": {"melody": True}})
     with pytest.raises(InputError, match="melody.*another version"):
         readers.load_reader(span_folder)
+
+
+@pytest.mark.parametrize(
+    "description, message",
+    [
+        ([], r"holds \[\], no object"),
+        ({"kind": ["span"]}, r"kind \['span'\]; known: span, dual"),
+        ({"kind": "span", "reading": []}, r"reading is \[\], no object"),
+        ({"kind": "dual", "reading": {}}, "dual is None, no object"),
+    ],
+)
+def test_description_that_is_no_description_is_named(span_folder, description, message):
+    write_json(span_folder / readers.DESCRIPTION, description)
+    with pytest.raises(InputError, match=rf"span/reader\.json: {message}"):
+        readers.load_reader(span_folder)

@@ -6,7 +6,7 @@ import pytest
 
 from clmrc_jax.files import InputError
 from clmrc_jax.translate.cache import CachedTranslator
-from clmrc_jax.translate.translator import Batch, TranslationError
+from clmrc_jax.translate.translator import Batch, TranslationError, prepare
 
 
 def test_cache_nothing_is_translated_twice(tmp_path, shouting):
@@ -111,6 +111,20 @@ def test_cache_prepare_asks_only_for_what_is_missing(tmp_path, shouting):
     cached.translate(["a"], "es", "en")
     cached.prepare(["a", "b", "b", ""], "es", "en")
     assert asked == [(["b"], "es", "en")]
+
+
+def test_cache_prepare_needs_no_translator_where_nothing_is_missing(tmp_path, shouting):
+    class Gone(shouting):
+        def prepare(self, texts, source, target):
+            raise InputError("no such program")
+
+    CachedTranslator(shouting(), tmp_path).translate(["a"], "es", "en")
+    cached = CachedTranslator(Gone(), tmp_path)
+    prepare(cached, ["a", " "], "es", "en")
+    with pytest.raises(InputError, match="no such program"):
+        prepare(cached, ["a", "b"], "es", "en")
+    with pytest.raises(InputError, match="not valid Unicode"):
+        prepare(cached, ["a", "\ud800"], "es", "en")
 
 
 def test_cache_two_users_at_once_translate_every_text_once(tmp_path, shouting):
