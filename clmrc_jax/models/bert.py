@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from clmrc_jax.models.dropout import Dropout
-from clmrc_jax.models.layers import Dense, Embed, attend, mask_to_bias
+from clmrc_jax.models.layers import Dense, attend, mask_to_bias
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class _Embeddings(nn.Module):
         c = self.config
         init = nn.initializers.normal(c.initializer_range)
 
-        def embed(count, name):
-            return Embed(count, c.hidden_size, embedding_init=init, dtype=c.dtype, name=name)
+        def embed(count, name):  # in float32, and so are the sums of its gradients over tokens
+            return nn.Embed(count, c.hidden_size, embedding_init=init, name=name)
 
         x = embed(c.vocab_size, "word_embeddings")(input_ids)
         positions = jnp.arange(input_ids.shape[1])[None, :]

@@ -116,10 +116,12 @@ def test_mdpr_update_gathers_one_side_once_and_reduces_every_gradient_once(v4):
     # The smaller side travels: 32 questions, not 64 passages; bfloat16, or float32 if fused so.
     assert found["all-gather"]["count"] == 1
     assert questions * width * 2 <= found["all-gather"]["bytes"] <= questions * width * 4
-    # Gradients as computed, bfloat16; of the norms float32. Positions past the texts have none.
+    # Gradients as computed: kernels in bfloat16; tables, biases and norms, which are sums over
+    # tokens, in float32. Positions past the texts have none.
     unused = 2 * BERT["max_position_embeddings"] - 32 - 64
-    norms = 2 * 5 * 2 * width
-    gradients = 2 * (2 * _parameters(BERT) - unused * width) + 2 * norms
+    tables = 2 * (BERT["vocab_size"] + BERT["max_position_embeddings"] + 2) - unused
+    vectors = 2 * 5 * 2 * width + 2 * 2 * (5 * width + BERT["intermediate_size"])
+    gradients = 2 * (2 * _parameters(BERT) - unused * width) + 2 * (tables * width + vectors)
     reduced = sum(row["bytes"] for kind, row in found.items() if "reduce" in kind)
     rest = 2 * questions * width * 4 + 8 * questions * 4  # of the vectors; loss, ranks, keys
     assert gradients <= reduced <= gradients + rest
