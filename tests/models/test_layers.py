@@ -74,3 +74,23 @@ def test_relative_position_bucket_equals_pytorch(repository, bidirectional, buck
         max_distance=max_distance,
     )
     np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_embed_sums_its_gradient_in_float32_and_gives_vectors_of_its_dtype(rows):
+    table = layers.Embed(rows, 3, dtype="bfloat16")
+    ids = jnp.zeros((2000,), jnp.int32)
+    params = table.init(jax.random.key(0), ids)
+    assert table.apply(params, ids).dtype == jnp.bfloat16
+    gradient = jax.grad(lambda p: table.apply(p, ids).astype(jnp.float32).sum())(params)
+    expected = np.zeros((rows, 3)) + 2000 * (np.arange(rows) == 0)[:, None]
+    np.testing.assert_array_equal(gradient["params"]["embedding"], expected)
+
+
+def test_dense_sums_the_gradient_of_its_bias_in_float32():
+    dense = layers.Dense(3, dtype="bfloat16")
+    x = jnp.ones((2000, 2), jnp.bfloat16)
+    params = dense.init(jax.random.key(0), x)
+    assert dense.apply(params, x).dtype == jnp.bfloat16
+    gradient = jax.grad(lambda p: dense.apply(p, x).astype(jnp.float32).sum())(params)
+    np.testing.assert_array_equal(gradient["params"]["bias"], [2000] * 3)
