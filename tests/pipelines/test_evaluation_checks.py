@@ -96,6 +96,7 @@ LINK_NOTE = (
 
 def test_missing_links_are_said_by_plan_and_run(files_config, tmp_path, capsys):
     files_config.corpus.test = files_config.corpus.train
+    files_config.corpus.keep_evaluated = True
     files_config.rounds, files_config.mining.language_links = 1, True
     planned = train.main(files_config, "w", dry_run=True)["notes"]
     assert LINK_NOTE in planned and any("as if there were links" in note for note in planned)

@@ -175,7 +175,7 @@ def test_plan_unknown_hub_id_is_said_and_the_rest_planned(configs, offline):
     assert "train mGEN" in made["memory"] and "train mDPR" not in made["memory"]
 
 
-@pytest.mark.parametrize("path", ["./e5", "../e5", "~/e5", "/nope", "a/b/c"])
+@pytest.mark.parametrize("path", ["./none", "../none", "~/none", "/nope", "a/b/c"])
 def test_plan_names_a_path_without_a_folder(configs, offline, path):
     message = f"config.retriever_model: {path}: no such folder; give one that holds config.json"
     with pytest.raises(InputError, match=message):

@@ -215,5 +215,5 @@ def test_projection_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
             models._save_projection(tmp_path, kernel)
     assert (tmp_path / models.PROJECTION).read_bytes() == b"former"
     models._save_projection(tmp_path, kernel)
-    np.testing.assert_array_equal(models._load_projection(tmp_path)["kernel"], kernel["kernel"])
+    np.testing.assert_array_equal(models.load_projection(tmp_path)["kernel"], kernel["kernel"])
     assert len(list(tmp_path.iterdir())) == 1
