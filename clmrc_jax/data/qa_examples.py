@@ -205,9 +205,9 @@ def read_dpr(
     """Streams DPR training rows from a JSON array or a JSONL file (`.gz` too).
 
     Rows without a positive passage are left out and their number is logged. `q_id` defaults to one
-    made from the question and its language, a passage's `id` to one from its language, title and text
-    (equal ones get equal ids). A tag "[ja]" at the end of the question is taken off and, if `lang` is missing,
-    names the language. Random negatives (`negative_ctxs`) are not used by CORA and not read.
+    made from the question and its language, a passage's `id` to one from its language, title and
+    text (equal ones get equal ids). A tag "[ja]" at the end of the question is taken off and, if
+    `lang` is missing, names the language. Random negatives (`negative_ctxs`) are not used by CORA and not read.
     lang, passage_lang: for rows and passages that do not name their language.
     Raises InputError naming file, row and field.
     """

@@ -22,7 +22,8 @@ class TokenizedText:
 
     ids: [tokens] int32.   offsets: [tokens, 2] int32, first and behind last character of each,
     ascending, without spaces at the edges, with the marks (Unicode M) behind a token that a
-    normalizer dropped: the accents of "café", the vowel signs of "ที่"; empty for a token of no character, such as a lone "▁".
+    normalizer dropped: the accents of "café", the vowel signs of "ที่"; empty for a token of no
+    character, such as a lone "▁".
     split: the words and pieces of the official tokenisation, None for other tokenizers.
     """
 

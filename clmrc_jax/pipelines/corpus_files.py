@@ -3,7 +3,7 @@
 * Training rows without ids get that of the same question among the training questions, so that
   mining unites what it finds with the annotated passages.
 * Questions that are evaluated are not trained on: those of Natural Questions and TyDi QA from which
-  MKQA and XOR-TyDi QA were made stand in their training files too (CORA, section 3.1).
+  MKQA and XOR-TyDi QA were made stand in their training files too (CORA, section 3.2).
 * XOR-TyDi's training questions have English answers where its list `xor_train_retrieve_eng_span`
   has them; the file itself does not say so.
 """

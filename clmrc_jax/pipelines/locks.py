@@ -77,7 +77,8 @@ def _lease(folder: epath.Path, holder: str) -> Iterator[None]:
     finally:
         over.set()
         beating.join()
-        with contextlib.suppress(InputError):
+        # What is left behind, in an outage too, the next start waits for and takes over.
+        with contextlib.suppress(Exception):
             _require_own(folder, mine)
             (folder / NAME).unlink(missing_ok=True)
 

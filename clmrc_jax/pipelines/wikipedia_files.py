@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import itertools
 import os
+import shutil
 import tarfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +43,7 @@ def cut_articles(
     folder = epath.Path(f"{output}.{PARTS}")
     with folder_lock(folder):
         _begin(folder, made_by)
-        records, number = [], 0
+        count = number = 0
         with Meter(f"cutting {language(lang).name}", len(files)) as meter:
             for place, path in enumerate(files):
                 part = folder / f"part-{place:06d}.jsonl"
@@ -52,12 +53,11 @@ def cut_articles(
                     passages = article_passages(
                         read_extracted(path), lang, mode=mode, headings=headings, numbers=numbers
                     )
-                    count = write_jsonl(part, map(dataclasses.asdict, passages))
-                    write_json(record, {"passages": count, "next": next(numbers)})
-                records.append(read_json(record))
-                number = records[-1]["next"]
-                meter.advance(note=f"{sum(record['passages'] for record in records):,} passages")
-        count = sum(record["passages"] for record in records)
+                    written = write_jsonl(part, map(dataclasses.asdict, passages))
+                    write_json(record, {"passages": written, "next": next(numbers)})
+                done = read_json(record)
+                count, number = count + done["passages"], done["next"]
+                meter.advance(note=f"{count:,} passages")
         if not count:
             raise InputError(f"{output}: no article gave a passage; each needs 20 words and more")
         _join(folder, len(files), output)
@@ -93,11 +93,10 @@ def _begin(folder: epath.Path, made_by: dict) -> None:
 
 
 def _join(folder: epath.Path, count: int, output: str) -> None:
-    with atomic_write(output) as file:
+    with atomic_write(output, "wb") as file:
         for place in range(count):
-            with (folder / f"part-{place:06d}.jsonl").open() as part:
-                while block := part.read(2**20):
-                    file.write(block)
+            with (folder / f"part-{place:06d}.jsonl").open("rb") as part:
+                shutil.copyfileobj(part, file)
 
 
 def convert_links(source: str, output: str, langs: Sequence[str] = ()) -> dict:

@@ -95,3 +95,12 @@ def test_holder_bears_an_outage_of_the_store(remote, monkeypatch, capfd):
             assert time.monotonic() < end
             time.sleep(0.01)
     assert capfd.readouterr().err.count("503; trying again") == 3
+
+
+def test_a_finished_run_does_not_fail_because_its_lock_cannot_be_removed(remote, monkeypatch):
+    def failing(folder):
+        raise OSError("503")
+
+    with folder_lock(remote):
+        monkeypatch.setattr(locks, "_read", failing)
+    assert (remote / "lock").exists()
